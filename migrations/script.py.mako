@@ -1,0 +1,25 @@
+"""
+${message}
+
+Lock: say which lock this takes, on which table, for how long, and whether writers wait.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    """Forward only. Safe to repeat after a stop in the middle."""
+    ${upgrades if upgrades else "raise NotImplementedError"}
+
+
+def downgrade() -> None:
+    """There is no way back: restore a backup, or write the next revision."""
+    raise NotImplementedError("migrations of the outbox go forward only")

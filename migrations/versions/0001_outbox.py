@@ -1,0 +1,181 @@
+"""
+The outbox and the tables beside it, at version 1.
+
+Lock: none that anybody waits for; it creates four tables and changes no existing one. Safe to
+repeat after a stop in the middle, since MySQL and MariaDB commit each CREATE TABLE by itself. The
+version is written last, so half-built tables are never taken for whole ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import mysql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+VERSION = 1
+MIN_READER = 1
+NEVER = "1970-01-01 00:00:00.000000"
+
+# What differs between databases. MySQL 8 (8.0.15 ignores the CHECK) and MariaDB share their
+# expressions; a database that is not here is refused.
+DIALECTS: dict[str, dict[str, Any]] = {
+    "mysql": {
+        "lanes": 64,
+        "new_event_id": "(unhex(replace(uuid(),'-','')))",
+        "utc_now": "(utc_timestamp(6))",
+        "lane": "(crc32(coalesce(`key`,`event_id`)) % 64)",
+        "id": sa.BigInteger(),
+        "event_id": mysql.BINARY(16),
+        "key": mysql.VARBINARY(1024),
+        "headers": mysql.TEXT(),
+        "payload": mysql.MEDIUMBLOB(),
+        "small": mysql.TINYINT(),
+        "instant": mysql.DATETIME(fsp=6),
+    },
+    "sqlite": {
+        "lanes": 1,  # one writer at a time, so one lane
+        "new_event_id": "(randomblob(16))",
+        "utc_now": "(strftime('%Y-%m-%d %H:%M:%f000','now'))",
+        "lane": "(0)",
+        "id": sa.Integer(),  # SQLite gives ids by itself only to INTEGER PRIMARY KEY
+        "event_id": sa.LargeBinary(16),
+        "key": sa.LargeBinary(),
+        "headers": sa.Text(),
+        "payload": sa.LargeBinary(),
+        "small": sa.SmallInteger(),
+        "instant": sa.DateTime(),
+    },
+}
+DIALECTS["mariadb"] = DIALECTS["mysql"]
+
+# Said here because a server's own defaults may be latin1 or MyISAM.
+OPTIONS = {
+    f"{name}_{option}": value
+    for name in ("mysql", "mariadb")
+    for option, value in (
+        ("engine", "InnoDB"),
+        ("charset", "utf8mb4"),
+        ("collate", "utf8mb4_bin"),
+    )
+}
+
+
+def upgrade(table: str = "outbox") -> None:
+    """Create what is not there yet, then write the version."""
+    name = op.get_bind().dialect.name
+    if name not in DIALECTS:
+        raise NotImplementedError(f"this revision has no tables for {name}")
+    parts = DIALECTS[name]
+    _outbox(table, parts)
+    _lease(table, parts)
+    _control(table, parts)
+    _version(table, parts)
+    _lanes(table, parts["lanes"])
+    _write_version(table)
+
+
+def downgrade(table: str = "outbox") -> None:
+    """There is no way back: it would throw away events that nobody has published."""
+    raise NotImplementedError("migrations of the outbox go forward only")
+
+
+def _outbox(table: str, parts: dict[str, Any]) -> None:
+    op.create_table(
+        table,
+        sa.Column("id", parts["id"], primary_key=True, autoincrement=True),
+        sa.Column(
+            "event_id",
+            parts["event_id"],
+            nullable=False,
+            server_default=sa.text(parts["new_event_id"]),
+        ),
+        sa.Column("event_name", sa.String(255), nullable=False),
+        sa.Column("topic", sa.String(249), nullable=False),
+        sa.Column("key", parts["key"]),
+        sa.Column("lane", parts["small"], sa.Computed(parts["lane"], persisted=True)),
+        sa.Column("headers", parts["headers"]),
+        sa.Column(
+            "content_type", sa.String(255), nullable=False, server_default="application/json"
+        ),
+        sa.Column("payload", parts["payload"], nullable=False),
+        sa.Column("codec", parts["small"], nullable=False, server_default="0"),
+        sa.Column("status", parts["small"], nullable=False, server_default="0"),
+        sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("available_at", parts["instant"]),
+        _now("created_at", parts),
+        sa.Column("produced_at", parts["instant"], nullable=False, server_default=NEVER),
+        sa.Column("dead_at", parts["instant"]),
+        sa.Column("last_error", sa.String(1000)),
+        sa.CheckConstraint("(status = 2) = (last_error IS NOT NULL)", name=f"{table}_dead_ck"),
+        sqlite_autoincrement=True,  # an id never comes back
+        if_not_exists=True,
+        **OPTIONS,
+    )
+    if not sa.inspect(op.get_bind()).has_index(table, f"{table}_pending_ix"):
+        op.create_index(f"{table}_pending_ix", table, ["status", "id", "lane"])
+
+
+def _lease(table: str, parts: dict[str, Any]) -> None:
+    op.create_table(
+        f"{table}_lease",
+        sa.Column("lane", sa.SmallInteger(), primary_key=True, autoincrement=False),
+        sa.Column("owner", sa.String(255), nullable=False, server_default=""),
+        sa.Column("term", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("nonce", sa.String(32), nullable=False, server_default=""),
+        sa.Column("expires_at", parts["instant"], nullable=False, server_default=NEVER),
+        sa.Column("wake_address", sa.String(255), nullable=False, server_default=""),
+        sa.Column("server", sa.String(255), nullable=False, server_default=""),
+        sa.Column("noted_id", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("crash_count", sa.Integer(), nullable=False, server_default="0"),
+        if_not_exists=True,
+        **OPTIONS,
+    )
+
+
+def _control(table: str, parts: dict[str, Any]) -> None:
+    op.create_table(
+        f"{table}_control",
+        sa.Column("topic", sa.String(249), primary_key=True),
+        _now("paused_at", parts),
+        sa.Column("reason", sa.String(255), nullable=False, server_default=""),
+        if_not_exists=True,
+        **OPTIONS,
+    )
+
+
+def _version(table: str, parts: dict[str, Any]) -> None:
+    op.create_table(
+        f"{table}_version",
+        sa.Column("version", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("min_reader", sa.Integer(), nullable=False),
+        _now("migrated_at", parts),
+        if_not_exists=True,
+        **OPTIONS,
+    )
+
+
+def _now(column: str, parts: dict[str, Any]) -> sa.Column[Any]:
+    default = sa.text(parts["utc_now"].replace(":", "\\:"))
+    return sa.Column(column, parts["instant"], nullable=False, server_default=default)
+
+
+def _lanes(table: str, lanes: int) -> None:
+    lease = sa.table(f"{table}_lease", sa.column("lane", sa.SmallInteger()))
+    there = set(op.get_bind().execute(sa.select(lease.c.lane)).scalars())
+    op.bulk_insert(lease, [{"lane": lane} for lane in range(lanes) if lane not in there])
+
+
+def _write_version(table: str) -> None:
+    version = sa.table(
+        f"{table}_version",
+        sa.column("version", sa.Integer()),
+        sa.column("min_reader", sa.Integer()),
+    )
+    op.bulk_insert(version, [{"version": VERSION, "min_reader": MIN_READER}])

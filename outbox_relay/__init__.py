@@ -1,0 +1,105 @@
+"""
+Transactional outbox: events written in your database transaction reach Kafka, at least once.
+
+An application needs `Outbox` and an event class; the relay beside it does the rest. Names are
+loaded when they are first used: importing this package loads neither Kafka nor HTTP code.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from outbox_relay._version import __version__
+
+if TYPE_CHECKING:
+    from outbox_relay.compression import Compressor, ZlibCompressor
+    from outbox_relay.errors import (
+        AddNotAwaited,
+        AutocommitHandle,
+        EventTooLarge,
+        InvalidHeader,
+        InvalidKey,
+        InvalidName,
+        InvalidTopic,
+        MissingKey,
+        NotSerializable,
+        OutboxRelayError,
+        WriteError,
+    )
+    from outbox_relay.events import (
+        UNSET,
+        DomainEvent,
+        ECSTEvent,
+        Event,
+        NotificationEvent,
+        uuid7,
+    )
+    from outbox_relay.outbox import Outbox
+    from outbox_relay.relay.producer import EventProducer
+
+__all__ = [
+    "UNSET",
+    "AddNotAwaited",
+    "AutocommitHandle",
+    "Compressor",
+    "DomainEvent",
+    "ECSTEvent",
+    "Event",
+    "EventProducer",
+    "EventTooLarge",
+    "InvalidHeader",
+    "InvalidKey",
+    "InvalidName",
+    "InvalidTopic",
+    "MissingKey",
+    "NotSerializable",
+    "NotificationEvent",
+    "Outbox",
+    "OutboxRelayError",
+    "WriteError",
+    "ZlibCompressor",
+    "__version__",
+    "uuid7",
+]
+
+_HOMES = {
+    "outbox_relay.compression": ("Compressor", "ZlibCompressor"),
+    "outbox_relay.errors": (
+        "AddNotAwaited",
+        "AutocommitHandle",
+        "EventTooLarge",
+        "InvalidHeader",
+        "InvalidKey",
+        "InvalidName",
+        "InvalidTopic",
+        "MissingKey",
+        "NotSerializable",
+        "OutboxRelayError",
+        "WriteError",
+    ),
+    "outbox_relay.events": (
+        "UNSET",
+        "DomainEvent",
+        "ECSTEvent",
+        "Event",
+        "NotificationEvent",
+        "uuid7",
+    ),
+    "outbox_relay.outbox": ("Outbox",),
+    "outbox_relay.relay.producer": ("EventProducer",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,81 @@
+"""`outbox-relay run`: the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from outbox_relay._version import __version__
+from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require_driver
+from outbox_relay.cli.options import ConfigOption, SetOption, load
+from outbox_relay.config import Config
+from outbox_relay.errors import ConfigError
+
+
+def run(
+    config: ConfigOption = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="Publish what is there, then exit with 0.")
+    ] = False,
+    flags: SetOption = None,
+) -> None:
+    """
+    Relay events until SIGTERM or SIGINT.
+
+    Stops within relay.stop_seconds + 1 s and exits with 0; a second signal leaves at once. Waits
+    for a database or a broker that is away, and for tables that do not fit yet.
+    """
+    from outbox_relay.cli.stopping import StopSignals
+
+    signals = StopSignals()
+    signals.start()
+    with errors_as_exits():
+        settings = load(config, flags)
+        require_driver(settings.database.url)
+    _loop_runner()(_serve(settings, signals, until_empty=until_empty))
+
+
+def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
+    try:
+        import uvloop
+    except ImportError:  # an optional 5 to 10 %
+        return asyncio.run
+    return uvloop.run
+
+
+async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoReturn:
+    from outbox_relay.cli.stopping import leave
+    from outbox_relay.logs import configure_logs, get_logger
+    from outbox_relay.metrics import watch_loop
+    from outbox_relay.wiring import build
+
+    configure_logs(settings.log)
+    logger = get_logger()
+    try:
+        relay = build(settings)
+    except ConfigError as error:
+        fail(Exit.FAILED, *error.problems)
+    loop = asyncio.get_running_loop()
+    signals.on_stop(
+        lambda: loop.call_soon_threadsafe(relay.producer.stop),
+        stop_seconds=settings.relay.stop_seconds,
+    )
+    logger.info("started", version=__version__, until_empty=until_empty)
+    if relay.http is not None:
+        relay.http.start()
+        host, port = relay.http.address
+        logger.info("http_listening", host=host, port=port)
+    lag = asyncio.create_task(watch_loop(relay.observer.metrics))
+    code = Exit.OK
+    try:
+        await relay.producer.run(until_empty=until_empty)
+    except Exception:
+        logger.exception("relay_failed")
+        code = Exit.FAILED
+    lag.cancel()
+    if relay.http is not None:
+        await relay.http.close()
+    leave(code)

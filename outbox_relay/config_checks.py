@@ -1,0 +1,111 @@
+"""What makes one setting wrong, and how it is said. Never shows a secret."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+SECRETS: Final = frozenset({"database.url"})
+"""Settings that may hold a password. Their values are shown without it, or not at all."""
+
+ASYNC_DRIVERS: Final = {
+    "mysql": "mysql+asyncmy",
+    "mariadb": "mariadb+asyncmy",
+    "sqlite": "sqlite+aiosqlite",
+}
+"""The databases that this release serves, with the driver of each."""
+
+# Kubernetes puts these into each pod beside a Service whose name begins with "outbox-relay".
+_SERVICE_NAME = re.compile(
+    r"OUTBOX_RELAY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_SECRET_PARAMETER = re.compile(r"passw|passphrase|secret|token|pwd", re.IGNORECASE)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """
+    A hint at the known name that is most like *name*, or nothing.
+
+    >>> nearest("relay.chunk_rwos", ["relay.chunk_rows", "http.port"])
+    ' (did you mean relay.chunk_rows?)'
+    """
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def environment_problem(name: str, value: str, known: Iterable[str]) -> str | None:
+    """Why the variable *name*, which is no setting, is wrong; None if it is Kubernetes' own."""
+    if _SERVICE_NAME.fullmatch(name) or _SERVICE_ADDRESS.match(value):
+        return None
+    return f"environment: {name} is not a setting{nearest(name, known)}"
+
+
+def requirement(kind: Any) -> str:
+    """
+    What a value of the type *kind* must be, in words.
+
+    >>> requirement(int)
+    'a whole number'
+    """
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+
+
+def shown(key: str, value: object) -> str:
+    """
+    *value* as TOML writes it. Without its password if *key* is a secret.
+
+    >>> shown("database.url", "mysql+asyncmy://ob:geheim@db/shop")
+    '"mysql+asyncmy://ob:***@db/shop"'
+    """
+    if key in SECRETS and value:
+        value = without_password(value)
+    if isinstance(value, Mapping | list | tuple):
+        return "a table or list"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def without_password(url: object) -> str:
+    """*url* with each password replaced; nothing of it if it cannot be parsed."""
+    try:
+        parsed = make_url(url) if isinstance(url, str) else None
+    except (sa.exc.ArgumentError, ValueError):
+        parsed = None
+    if parsed is None:
+        return "(hidden)"
+    secret = {name: "***" for name in parsed.query if _SECRET_PARAMETER.search(name)}
+    return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def url_problems(text: str) -> list[str]:
+    """What is wrong with the database's URL. Never repeats it."""
+    try:
+        url = make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        return [
+            "database.url is not a URL: use mysql+asyncmy://user:password@host/database, with "
+            "special characters of the password written as %40 and the like"
+        ]
+    backend = url.get_backend_name()
+    driver = ASYNC_DRIVERS.get(backend)
+    if driver is None:
+        known = ", ".join(f"{name}://" for name in ASYNC_DRIVERS.values())
+        return [f"database.url names the database {backend}, which is not served: use {known}"]
+    if url.drivername != driver:
+        return [f"database.url has a driver that cannot be used here: use {driver}://"]
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        return ["database.url names no file: a database in memory belongs to one process alone"]
+    if not url.database:
+        return ["database.url names no database: add it after the host, as in host/shop"]
+    return []

@@ -1,0 +1,280 @@
+"""
+The metrics: the one home of their names, types and labels, and the observer that feeds them.
+
+Labels come from closed sets, and topics are capped: never a key or an id. Counters move after the
+fact is durable. ``docs/reference/metrics.md`` lists exactly what stands here.
+"""
+
+# ruff: noqa: ARG002 - who counts a fact need not count everything that is said of it
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from outbox_relay._version import __version__
+from outbox_relay.logs import RepeatLimit, get_logger
+from outbox_relay.relay.outcomes import RejectReason, Unknown
+from outbox_relay.relay.ports import Backlog
+
+PREFIX: Final = "outbox_relay_"
+MOST_TOPICS: Final = 200
+OTHER_TOPICS: Final = "other"
+LATENCY_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+CLIENT_BUCKETS: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1),
+    *(2.5, 5, 7.5, 10),
+)
+ROW_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+LOG_REPEAT_SECONDS: Final = 10.0
+
+_TROUBLE = re.compile(
+    r"_failed$|_unavailable$|_unreachable$|_unknown$|_mismatch$|_paused$|_parked$|_spent$|"
+    r"_timed_out$|^dead_letter|^term_over$"
+)
+
+
+class WeightedHistogram(Collector):
+    """
+    A histogram that takes many equal observations at once.
+
+    A batch of 2,000 rows is one step: prometheus_client's own would take 2,000.
+    """
+
+    def __init__(self, name: str, documentation: str, buckets: Sequence[float]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = [*map(float, buckets), float("inf")]
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def observe(self, value: float, times: int) -> None:
+        """Count *value*, *times* over."""
+        self._counts[bisect.bisect_left(self._bounds, value)] += times
+        self._sum += value * times
+
+    def collect(self) -> Iterable[Metric]:
+        """What has been observed, as Prometheus wants it: each bucket with those below it."""
+        total = 0
+        buckets = []
+        for bound, count in zip(self._bounds, self._counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
+        yield HistogramMetricFamily(
+            self._name, self._documentation, buckets=buckets, sum_value=self._sum
+        )
+
+
+class Metrics:
+    """Every metric, on a registry of its own."""
+
+    def __init__(self, *, database: str = "", driver: str = "") -> None:
+        self.registry = CollectorRegistry()
+        self._topics: set[str] = set()
+        self._backlog()
+        self._publishing()
+        self._running()
+        info = self._gauge("build_info", "1, with the release", "version", "db", "driver")
+        info.labels(__version__, database, driver).set(1)
+
+    def topic(self, name: str) -> str:
+        """*name* as a label: the first 200 topics keep theirs, all later ones share one."""
+        if name not in self._topics:
+            if len(self._topics) >= MOST_TOPICS:
+                return OTHER_TOPICS
+            self._topics.add(name)
+        return name
+
+    def _backlog(self) -> None:
+        self.oldest_pending = self._gauge(
+            "oldest_pending_timestamp_seconds",
+            "When the oldest pending row was created, in seconds since 1970; 0 if none waits",
+        )
+        self.backlog_rows = self._gauge("backlog_rows", "Pending rows, counted up to a cap")
+        self.backlog_capped = self._gauge(
+            "backlog_capped", "1 if backlog_rows stopped at the cap and more rows wait"
+        )
+        self.sampled_at = self._gauge(
+            "backlog_sample_timestamp_seconds", "When the backlog was last measured"
+        )
+        self.dead_letter_rows = self._gauge("dead_letter_rows", "Dead letters in the table")
+
+    def _publishing(self) -> None:
+        self.published = self._counter("published", "Rows that the broker acked", "topic")
+        self.failures = self._counter(
+            "publish_failures",
+            "Batches that ended unknown, and rows that became dead letters",
+            *("topic", "kind"),
+        )
+        self.unknown_outcomes = self._counter(
+            "unknown_outcomes", "Batches of which nobody could say whether the broker has them"
+        )
+        self.dead_letters = self._counter("dead_letters", "Rows given up, durably", "reason")
+        self.latency = WeightedHistogram(
+            f"{PREFIX}publish_latency_seconds", "From created to acked", LATENCY_BUCKETS
+        )
+        self.registry.register(self.latency)
+        self.ack = self._histogram("broker_ack_seconds", "From publish to ack", CLIENT_BUCKETS)
+        self.batch_rows = self._histogram("batch_rows", "Rows of an acked batch", ROW_BUCKETS)
+        self.operations = self._histogram(
+            "db_operation_seconds", "Time of a database operation", CLIENT_BUCKETS, "op"
+        )
+        self.in_flight_rows = self._gauge("inflight_records", "Rows read and not yet marked")
+        self.in_flight_bytes = self._gauge(
+            "inflight_bytes", "Stored payload bytes of rows read and not yet marked"
+        )
+        self.paused_topics = self._gauge("paused_topics", "Topics that pause")
+
+    def _running(self) -> None:
+        self.lanes_owned = self._gauge("lanes_owned", "Lanes that this relay holds, of 64")
+        self.lane_transitions = self._counter(
+            "lane_transitions", "How often the number of lanes held has changed"
+        )
+        self.lease_expires = self._gauge(
+            "lease_expires_timestamp_seconds",
+            "Until when this relay may act without renewing; 0 if it holds no lane",
+        )
+        self.schema_mismatch = self._gauge(
+            "schema_mismatch", "1 while the tables do not fit this release"
+        )
+        self.last_cycle = self._gauge(
+            "last_cycle_timestamp_seconds", "When the main loop last made progress"
+        )
+        self.loop_lag = self._gauge(
+            "event_loop_lag_seconds", "How much later than asked the event loop last woke"
+        )
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(PREFIX + name, documentation, labels, registry=self.registry)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, documentation, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, documentation: str, buckets: Sequence[float], *labels: str
+    ) -> Histogram:
+        return Histogram(
+            PREFIX + name, documentation, labels, buckets=buckets, registry=self.registry
+        )
+
+
+class MetricsObserver:
+    """
+    Watches the relay: metrics, logs, and what health asks for.
+
+    What is logged is the core's to say, through `log`; the other methods only count.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.metrics = metrics
+        self.schema_problem: str | None = None
+        self.lanes_owned = 0
+        self.paused_topics: frozenset[str] = frozenset()
+        self._wall = wall
+        self._clock = clock
+        self._progress_at = clock()
+        self._logger = get_logger()
+        self._repeats = RepeatLimit(LOG_REPEAT_SECONDS, clock=clock)
+
+    def seconds_since_progress(self) -> float:
+        """How long ago the main loop last made progress, or was started."""
+        return self._clock() - self._progress_at
+
+    def log(self, event: str, **fields: object) -> None:
+        """One line; a warning if its name tells of trouble, then not again for 10 s if equal."""
+        if not _TROUBLE.search(event):
+            self._logger.info(event, **fields)
+            return
+        held_back = self._repeats.held_back((event, *sorted(map(str, fields.items()))))
+        if held_back is not None:
+            self._logger.warning(event, **fields, **({"repeated": held_back} if held_back else {}))
+
+    def read(self, rows: int, seconds: float) -> None:
+        """Count a read."""
+        self.metrics.operations.labels("read").observe(seconds)
+
+    def published(self, topic: str, rows: int, byte_count: int, seconds: float) -> None:
+        """Count an acked batch."""
+        self.metrics.published.labels(self.metrics.topic(topic)).inc(rows)
+        self.metrics.ack.observe(seconds)
+        self.metrics.batch_rows.observe(rows)
+
+    def latency(self, seconds: float, rows: int) -> None:
+        """Count *rows* with one latency."""
+        self.metrics.latency.observe(max(seconds, 0.0), rows)
+
+    def publish_failed(self, topic: str, outcome: Unknown) -> None:
+        """Count a batch that ended unknown."""
+        self.metrics.unknown_outcomes.inc()
+        self.metrics.failures.labels(self.metrics.topic(topic), "unknown").inc()
+
+    def marked(self, rows: int, seconds: float) -> None:
+        """Count a mark."""
+        self.metrics.operations.labels("mark").observe(seconds)
+
+    def dead_letter(self, topic: str, reason: RejectReason) -> None:
+        """Count a row given up."""
+        kind = "too_large" if reason is RejectReason.TOO_LARGE else "rejected"
+        self.metrics.dead_letters.labels(reason.value).inc()
+        self.metrics.failures.labels(self.metrics.topic(topic), kind).inc()
+
+    def in_flight(self, rows: int, byte_count: int) -> None:
+        """Show what is under way."""
+        self.metrics.in_flight_rows.set(rows)
+        self.metrics.in_flight_bytes.set(byte_count)
+
+    def parked(self, topics: Collection[str], partitions: int) -> None:
+        """Show what pauses."""
+        self.metrics.paused_topics.set(len(topics))
+        self.paused_topics = frozenset(topics)
+
+    def sampled(self, backlog: Backlog) -> None:
+        """Show the backlog."""
+        self.metrics.backlog_rows.set(backlog.rows)
+        self.metrics.backlog_capped.set(backlog.capped)
+        self.metrics.oldest_pending.set((backlog.oldest_us or 0) / 1_000_000)
+        self.metrics.dead_letter_rows.set(backlog.dead_rows)
+        self.metrics.sampled_at.set(self._wall())
+
+    def lanes(self, owned: int, expires_in_seconds: float) -> None:
+        """Show what is held, and count changes."""
+        self.metrics.lanes_owned.set(owned)
+        self.metrics.lease_expires.set(self._wall() + expires_in_seconds if owned else 0)
+        if owned != self.lanes_owned:
+            self.lanes_owned = owned
+            self.metrics.lane_transitions.inc()
+
+    def schema(self, problem: str | None) -> None:
+        """Show whether the tables fit."""
+        self.metrics.schema_mismatch.set(problem is not None)
+        if problem is None and self.schema_problem is not None:
+            self._logger.info("schema_fits")
+        self.schema_problem = problem
+
+    def cycle(self) -> None:
+        """Note progress, for /livez."""
+        self._progress_at = self._clock()
+        self.metrics.last_cycle.set(self._wall())
+
+
+async def watch_loop(metrics: Metrics, *, every_seconds: float = 1.0) -> None:
+    """Measure for ever how late the event loop wakes."""
+    while True:
+        asked = time.monotonic()
+        await asyncio.sleep(every_seconds)
+        metrics.loop_lag.set(max(0.0, time.monotonic() - asked - every_seconds))

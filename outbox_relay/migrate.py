@@ -1,0 +1,145 @@
+"""
+Brings the tables to the version of this release.
+
+``<table>_version`` is the one truth. Alembic's own table, ``<table>_alembic_version``, is written
+from it before each run, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from outbox_relay.errors import SchemaMismatch, StoreUnavailable
+from outbox_relay.schema import SCHEMA_VERSION, Tables, schema_problem, tables
+from outbox_relay.store.options import DatabaseOptions
+
+LOCK_WAIT_SECONDS: Final = 60
+"""How long a migration waits for another one to end."""
+
+METADATA_LOCK_SECONDS: Final = 10
+"""How long a migration waits for a table's lock. While it waits, it holds up the application."""
+
+# Alembic keeps its context in module globals: two runs in one process would mix.
+_one_at_a_time = threading.Lock()
+
+
+def migrate(options: DatabaseOptions) -> list[str]:
+    """
+    Apply what is missing, and return one line for each step applied; none if all is there.
+
+    Safe to repeat and to run by several at once: one works, the others wait. Blocks; may be
+    called with or without a running event loop. Raises StoreUnavailable if the database does not
+    answer or refuses, SchemaMismatch if the tables are newer than this release can serve.
+    """
+    with ThreadPoolExecutor(1) as own_thread:
+        return own_thread.submit(lambda: asyncio.run(_migrate(options))).result()
+
+
+def scripts_folder() -> Path:
+    """The Alembic scripts: inside the installed package, else beside it in the source tree."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def database_engine(options: DatabaseOptions) -> AsyncEngine:
+    """An engine for a few statements of an operator, without a pool."""
+    timeout = options.connect_timeout_seconds
+    backend = make_url(options.url).get_backend_name()
+    arguments = (
+        {"timeout": timeout} if backend == "sqlite" else {"connect_timeout": max(1, round(timeout))}
+    )
+    return create_async_engine(
+        options.url, poolclass=NullPool, connect_args=arguments, hide_parameters=True
+    )
+
+
+def read_version(connection: sa.Connection, names: Tables) -> tuple[int | None, int | None]:
+    """(version, min_reader) of the tables; (None, None) if they do not exist or are half built."""
+    if not sa.inspect(connection).has_table(names.version.name):
+        return None, None
+    newest = sa.select(names.version.c.version, names.version.c.min_reader).order_by(
+        names.version.c.version.desc()
+    )
+    row = connection.execute(newest.limit(1)).one_or_none()
+    return (None, None) if row is None else (row.version, row.min_reader)
+
+
+async def _migrate(options: DatabaseOptions) -> list[str]:
+    engine = database_engine(options)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(_apply, tables(options.table))
+    except (sa.exc.DBAPIError, OSError, TimeoutError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise StoreUnavailable(f"the database refuses or does not answer: {cause}") from error
+    finally:
+        await engine.dispose()
+
+
+def _apply(connection: sa.Connection, names: Tables) -> list[str]:
+    with _one_at_a_time, _exclusive(connection, names.outbox.name):
+        version, min_reader = read_version(connection, names)
+        if version is not None and (min_reader or 0) > SCHEMA_VERSION:
+            raise SchemaMismatch(schema_problem(version, min_reader))
+        alembic = _alembic(connection, names.outbox.name)
+        revisions = [
+            script
+            for script in reversed(list(ScriptDirectory.from_config(alembic).walk_revisions()))
+            if int(script.revision) > (version or 0)
+        ]
+        if revisions:
+            command.stamp(alembic, f"{version:04d}" if version else "base")
+            command.upgrade(alembic, "head")
+        connection.commit()
+        return [
+            f"{script.revision} {script.doc.splitlines()[0].rstrip('.')}" for script in revisions
+        ]
+
+
+def _alembic(connection: sa.Connection, table: str) -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(connection=connection, table=table)
+    return config
+
+
+@contextmanager
+def _exclusive(connection: sa.Connection, table: str) -> Iterator[None]:
+    """Keep other migrations of the same table out until the connection commits or closes."""
+    if connection.dialect.name == "sqlite":
+        # A log apart lets the application write while the relay reads. It stays with the file.
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+        return
+    database = connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
+    # Names of locks belong to the whole server and hold 64 characters.
+    name = "outbox-relay-" + hashlib.sha256(f"{database}.{table}".encode()).hexdigest()[:40]
+    wait = sa.text("SELECT GET_LOCK(:name, :seconds)")
+    if connection.execute(wait, {"name": name, "seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
+        raise StoreUnavailable(
+            f"another migration of {table} is still running after {LOCK_WAIT_SECONDS} s: "
+            "look at SHOW PROCESSLIST, then run `outbox-relay migrate` again"
+        )
+    try:
+        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")
+        yield
+    finally:
+        connection.execute(sa.text("SELECT RELEASE_LOCK(:name)"), {"name": name})

@@ -1,0 +1,96 @@
+"""Marks rows as produced, many in one statement, behind the tracks and on its own connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+
+from outbox_relay.errors import StoreUnavailable
+from outbox_relay.relay.decide import Backoff
+from outbox_relay.relay.ports import Clock, Observer, Store, Term
+
+MARK_ROWS = 2000
+GATHER_SECONDS = 0.01
+"""How long acks gather before a mark: it costs no latency and saves the database commits."""
+
+
+class Marker:
+    """
+    The queue between acks and marks.
+
+    A mark is repeated until the database answers: it is safe to repeat, and giving it up would
+    publish the rows again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        term: Term,
+        *,
+        clock: Clock,
+        observer: Observer,
+        random: Random,
+        on_marked: Callable[[Sequence[int]], None],
+    ) -> None:
+        self._store = store
+        self._term = term
+        self._clock = clock
+        self._observer = observer
+        self._random = random
+        self._on_marked = on_marked
+        self._acked: deque[int] = deque()
+        self._some = asyncio.Event()
+        self._many = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._flushing = False
+
+    def add(self, ids: Sequence[int]) -> None:
+        """The broker acked *ids*."""
+        self._acked.extend(ids)
+        self._empty.clear()
+        self._some.set()
+        if len(self._acked) >= MARK_ROWS // 2 or self._flushing:
+            self._many.set()
+
+    async def flush(self) -> None:
+        """Wait until everything added is marked."""
+        self._flushing = True
+        self._many.set()
+        await self._empty.wait()
+
+    async def run(self) -> None:
+        """Mark what is added, for ever. Raises LeaseLost when the term is over."""
+        while True:
+            await self._some.wait()
+            if not self._flushing:
+                await self._clock.wait(self._many, GATHER_SECONDS)
+            count = min(MARK_ROWS, len(self._acked))
+            ids = [self._acked.popleft() for _ in range(count)]
+            await self._mark(ids)
+            self._on_marked(ids)
+            if len(self._acked) < MARK_ROWS // 2:
+                self._many.clear()
+            if not self._acked:
+                self._some.clear()
+                self._empty.set()
+
+    async def _mark(self, ids: Sequence[int]) -> None:
+        backoff = Backoff(initial_seconds=0.05, max_seconds=2.0)
+        failures = 0
+        while True:
+            started = self._clock.now()
+            try:
+                await self._store.mark_produced(ids, self._term)
+            except StoreUnavailable as error:
+                if error.ends_term:
+                    raise
+                failures += 1
+                self._observer.log("mark_failed", rows=len(ids), error=str(error))
+                delay = backoff.delay_seconds(failures, jitter=self._random.random())
+                await self._clock.sleep(delay)
+            else:
+                self._observer.marked(len(ids), self._clock.now() - started)
+                return

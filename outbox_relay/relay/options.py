@@ -1,0 +1,61 @@
+"""The relay's settings, section ``[relay]``: the one home of their defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayOptions:
+    """How the relay reads, publishes, marks and stops. Times are in seconds."""
+
+    in_flight_rows: int = 4000
+    """Most rows read and not yet marked. Also the most duplicates that a crash can cause."""
+
+    in_flight_bytes: int = 64 * 1024 * 1024
+    """Most stored payload bytes of rows read and not yet marked."""
+
+    chunk_rows: int = 1000
+    """Most rows that one SELECT returns. At most half of in_flight_rows, so that reading and publishing overlap."""
+
+    batch_bytes: int = 262_144
+    """Most bytes of one produce batch, uncompressed. A larger record travels alone."""
+
+    max_payload_bytes: int = 16_777_215
+    """A payload that inflates to more becomes a dead letter, so that a zip bomb cannot take the memory."""
+
+    poll_seconds: float = 0.2
+    """Longest pause between two reads while nothing is there to relay."""
+
+    sweep_rows_per_second: int = 2000
+    """Rows a second that the search for late rows below the cursor may look at."""
+
+    lease_seconds: float = 15.0
+    """How long a relay may act without renewing. Must exceed kafka.publish_deadline_seconds, else two relays publish the same event."""
+
+    standby_seconds: float = 1.0
+    """How often a relay that stands by looks whether the lease is free."""
+
+    stop_seconds: float = 10.0
+    """Budget of a stop: what is in flight is settled within it, and the process leaves whatever broker and database do."""
+
+    backoff_max_seconds: float = 60.0
+    """Longest pause before a topic or partition in trouble is tried again; starts at 0.2 and doubles, with jitter."""
+
+    sample_seconds: float = 15.0
+    """How often the backlog is measured for the metrics."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with these settings, one line each, named by key."""
+        found = [
+            f"relay.{field.name} = {getattr(self, field.name)} must be greater than 0"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) <= 0
+        ]
+        if self.chunk_rows * 2 > self.in_flight_rows:
+            found.append(
+                f"relay.chunk_rows = {self.chunk_rows} must be at most half of "
+                f"relay.in_flight_rows = {self.in_flight_rows}"
+            )
+        return found

@@ -1,0 +1,50 @@
+"""
+What can become of a record, and what the broker or the database can say of it.
+
+Every record ends *acked*, *rejected* or *unknown*. Only `Acked` marks a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class RejectReason(StrEnum):
+    """Why a record can never be published as it is. The first word of a dead letter's error."""
+
+    TOO_LARGE = "too_large"
+    INVALID_RECORD = "invalid_record"
+    UNREADABLE = "unreadable"
+
+
+class Fault(StrEnum):
+    """How far the trouble behind an unknown outcome reaches."""
+
+    PARTITION = "partition"
+    TOPIC = "topic"
+    BROKER = "broker"
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The broker has the records, on as many replicas as it promised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """The broker answered that it refuses these records, now and every time."""
+
+    reason: RejectReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """Nobody can say whether the broker has the records: publish them again, in order."""
+
+    fault: Fault
+    detail: str
+
+
+Outcome = Acked | Rejected | Unknown

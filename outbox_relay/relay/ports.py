@@ -1,0 +1,266 @@
+"""
+What the relay core needs of the world: a store, a broker, a clock and somebody who watches.
+
+Ports are small, in domain words, and state their promises. Every implementation passes the
+contract suite in ``tests/contract``; `outbox_relay.testing` ships in-memory ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from outbox_relay.relay.outcomes import Outcome, RejectReason, Unknown
+
+
+class Row(NamedTuple):
+    """
+    A pending row as the relay reads it.
+
+    `payload` is None while it is left in the database because it is large (`payload_bytes` says
+    how large); `created_us` are microseconds since 1970 UTC; `requeued_us` likewise, None unless
+    somebody requeued the row.
+    """
+
+    id: int
+    topic: str
+    key: bytes | None
+    payload: bytes | None
+    payload_bytes: int
+    codec: int
+    headers: str | None
+    event_id: bytes
+    event_name: str
+    content_type: str
+    created_us: int
+    requeued_us: int | None
+
+
+class Record(NamedTuple):
+    """What goes on the wire."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    timestamp_ms: int
+
+    def size(self) -> int:
+        """Bytes in a Kafka record batch, at most (record format v2)."""
+        return record_bytes(self.key, self.value, self.headers)
+
+
+def record_bytes(
+    key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+) -> int:
+    """Upper bound of a record's bytes: content, and 40 for lengths, deltas and attributes."""
+    size = 40 + len(key or b"") + len(value or b"")
+    for name, content in headers:
+        size += 10 + len(name) + len(content)
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One uninterrupted right to act. The nonce tells two terms of the same number apart."""
+
+    number: int
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """
+    What a relay holds: a term over some lanes.
+
+    `server` identifies the incarnation of the database that gave the ids; `noted_id` is an id up
+    to which the last owner knew that every id had been given out, or 0; `crash_count` counts the
+    terms in a row that ended without a release.
+    """
+
+    term: Term
+    lanes: frozenset[int]
+    server: str
+    noted_id: int
+    crash_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPlan:
+    """One read: pending rows above `after_id` and those of `open_ids`, oldest first."""
+
+    after_id: int
+    open_ids: frozenset[int]
+    limit: int
+    upto_id: int | None = None
+    skip_topics: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """A sample. `rows` stops counting at a cap; `oldest_us` is None when nothing waits."""
+
+    rows: int
+    capped: bool
+    oldest_us: int | None
+    dead_rows: int
+
+
+class Store(Protocol):
+    """
+    The outbox table and the tables beside it.
+
+    Every method raises StoreUnavailable when the database does not answer in time or refuses for a
+    reason that may pass; the caller waits and repeats. Repeating is safe for each of them.
+    """
+
+    settle_seconds: float
+    """How long after an id was given out a dirty read may still miss it."""
+
+    async def check_schema(self) -> None:
+        """Raise SchemaMismatch, saying what mends it, unless this release can serve the tables."""
+
+    async def acquire(self, owner: str, *, wake_address: str, lease_seconds: float) -> Lease | None:
+        """
+        Start a new term over the lanes, if they are free or their lease has ended.
+
+        Time is the database's own. None if somebody else holds them.
+        """
+
+    async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
+        """
+        Extend the lease, unless another term has begun; keep *noted_id* for the next owner.
+
+        A lease that ran out but that nobody took is still ours. Raises LeaseLost otherwise.
+        """
+
+    async def release(self, lease: Lease) -> None:
+        """Hand the lanes back at once, as a clean end. Does nothing if they are no longer ours."""
+
+    async def read(self, plan: ReadPlan) -> list[Row]:
+        """
+        The rows of *plan*, in one snapshot, without a lock. Never a row that is not committed.
+
+        Raises ServerChanged if this connection reaches another server than the lease names.
+        """
+
+    async def uncommitted_ids(self, plan: ReadPlan) -> list[int]:
+        """
+        Ids of the pending rows that *plan* names, whether their transactions committed or not.
+
+        `plan.limit` does not apply. Empty where writers cannot commit out of order.
+        """
+
+    async def max_id(self) -> int:
+        """The largest id given out so far and still there, committed or not; 0 if none."""
+
+    async def payload(self, row_id: int) -> bytes | None:
+        """The stored payload of one row; None if the row is gone."""
+
+    async def mark_produced(self, ids: Sequence[int], term: Term) -> None:
+        """
+        Record that the broker has acked *ids*.
+
+        Only pending rows are touched. Raises LeaseLost and marks nothing if *term* is not current.
+        """
+
+    async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
+        """Record that *row_id* is given up, durably, and why. Otherwise as `mark_produced`."""
+
+    async def paused_topics(self) -> frozenset[str]:
+        """Topics that an operator paused; ``*`` stands for all."""
+
+    async def sample(self, *, cap: int) -> Backlog:
+        """How much waits, counting up to *cap* rows."""
+
+    async def close(self) -> None:
+        """Let go of every connection, without waiting for a server that does not answer."""
+
+
+class Broker(Protocol):
+    """Where events are published. Kafka, or what behaves like it."""
+
+    async def partitions(self, topic: str) -> int:
+        """
+        How many partitions *topic* has, as far as is known; asks the broker when it is not.
+
+        Raises TopicUnavailable only on a broker's own answer, BrokerUnavailable when none answers.
+        """
+
+    def known_partitions(self, topic: str) -> int | None:
+        """The same from memory, without asking."""
+
+    async def publish(
+        self, topic: str, partition: int, records: Sequence[Record]
+    ) -> Outcome:
+        """
+        Publish *records* as one batch, in order, and say what became of it, within the deadline.
+
+        Never raises for anything that broker or network do. One call at a time per partition.
+        """
+
+    async def probe(self) -> bool:
+        """Whether a broker answers now."""
+
+    async def close(self, *, timeout_seconds: float) -> None:
+        """Let go, within the time given, whatever the broker does."""
+
+
+class Clock(Protocol):
+    """Time, as a port: tests and simulations bring their own."""
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes back and that counts suspension."""
+
+    def wall_us(self) -> int:
+        """Microseconds since 1970 UTC, for latencies only: nothing is decided by it."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> bool:
+        """Wait for *event*, at most *seconds*; whether it is set."""
+
+
+class Observer(Protocol):
+    """Who watches: metrics and logs. Called after the fact is durable. Must not raise or wait."""
+
+    def log(self, event: str, **fields: object) -> None:
+        """Something worth a line. *event* is a fixed snake_case name; never a payload or a key."""
+
+    def read(self, rows: int, seconds: float) -> None:
+        """A read returned *rows* not seen before."""
+
+    def published(self, topic: str, rows: int, byte_count: int, seconds: float) -> None:
+        """The broker acked a batch of *rows* after *seconds*."""
+
+    def latency(self, seconds: float, rows: int) -> None:
+        """*rows* were acked *seconds* after they were created."""
+
+    def publish_failed(self, topic: str, outcome: Unknown) -> None:
+        """A batch ended unknown."""
+
+    def marked(self, rows: int, seconds: float) -> None:
+        """*rows* are produced."""
+
+    def dead_letter(self, topic: str, reason: RejectReason) -> None:
+        """A row was given up, durably."""
+
+    def in_flight(self, rows: int, byte_count: int) -> None:
+        """How much is read and not yet marked."""
+
+    def parked(self, topics: Collection[str], partitions: int) -> None:
+        """Which topics pause, and how many partitions."""
+
+    def sampled(self, backlog: Backlog) -> None:
+        """The backlog was measured."""
+
+    def lanes(self, owned: int, expires_in_seconds: float) -> None:
+        """How many lanes are ours, and for how long."""
+
+    def schema(self, problem: str | None) -> None:
+        """Whether the tables fit."""
+
+    def cycle(self) -> None:
+        """The main loop made progress."""

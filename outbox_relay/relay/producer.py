@@ -1,0 +1,242 @@
+"""`EventProducer`: the long-running relay. Stands by, takes a term, relays, hands back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from random import Random
+
+from outbox_relay.errors import (
+    ConfigError,
+    LeaseLost,
+    SchemaMismatch,
+    ServerChanged,
+    StoreUnavailable,
+)
+from outbox_relay.relay.decide import Backoff, TrustWindow
+from outbox_relay.relay.dispatch import Surroundings
+from outbox_relay.relay.options import RelayOptions
+from outbox_relay.relay.ports import Broker, Clock, Lease, Observer, Store
+from outbox_relay.relay.term import TermRun
+from outbox_relay.relay.watching import Silent
+from outbox_relay.relay.wire import Encoder, WireOptions
+
+SCHEMA_RETRY_SECONDS = 5.0
+LAST_WORDS_SECONDS = 1.0
+"""Kept of the budget of a stop for closing connections."""
+
+
+class SystemClock:
+    """The machine's clock: CLOCK_BOOTTIME where there is one, since it counts suspension."""
+
+    _clock_id = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+    def now(self) -> float:
+        """Seconds since the machine started, suspension included."""
+        return time.clock_gettime(self._clock_id)
+
+    def wall_us(self) -> int:
+        """Microseconds since 1970 UTC."""
+        return time.time_ns() // 1000
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> bool:
+        """Wait for *event*, at most *seconds*."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await event.wait()
+        except TimeoutError:
+            return event.is_set()
+
+
+class EventProducer:
+    """
+    Reads the outbox, publishes its events and marks them as produced: at least once, in order per
+    key, none lost. One `run` at a time; any number of relays may run beside one another, of which
+    one is active and the others stand by.
+
+    ``await EventProducer(store, broker).run()`` returns after `stop`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        broker: Broker,
+        *,
+        options: RelayOptions | None = None,
+        wire: WireOptions | None = None,
+        publish_deadline_seconds: float = 10.0,
+        owner: str | None = None,
+        observer: Observer | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self._options = options or RelayOptions()
+        problems = self._options.problems()
+        if self._options.lease_seconds <= publish_deadline_seconds:
+            problems.append(
+                f"relay.lease_seconds = {self._options.lease_seconds} must be greater than "
+                f"kafka.publish_deadline_seconds = {publish_deadline_seconds}: a batch of ours "
+                "could be under way when another relay takes the lease"
+            )
+        if problems:
+            raise ConfigError(problems)
+        self._store = store
+        self._broker = broker
+        self._wire = wire or WireOptions()
+        self._deadline_seconds = publish_deadline_seconds
+        self._owner = owner or f"{socket.gethostname()}:{os.getpid()}"
+        self._observer = observer or Silent()
+        self._clock = clock or SystemClock()
+        self._random = random or Random()  # noqa: S311 - jitter, not a secret
+        self._stop = asyncio.Event()
+        self._stop_by: float | None = None
+        self._term: TermRun | None = None
+        self._lease: Lease | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
+
+    @property
+    def active(self) -> bool:
+        """Whether this relay holds the lanes now."""
+        return self._term is not None
+
+    def stop(self) -> None:
+        """
+        Begin to stop: settle and mark what is under way, hand the lanes back, within stop_seconds.
+
+        Call it on the loop's thread, such as from a signal handler of the loop.
+        """
+        if self._stop_by is None:
+            self._stop_by = self._clock.now() + self._options.stop_seconds
+            self._observer.log("stopping", stop_seconds=self._options.stop_seconds)
+        self._stop.set()
+        if self._term is not None:
+            self._term.stop()
+
+    async def run(self, *, until_empty: bool = False) -> None:
+        """
+        Relay until `stop`; with *until_empty* until nothing that can be published is left.
+
+        Lives through every outage of database and broker, and waits for a table that does not fit.
+        """
+        work = asyncio.create_task(self._run(until_empty))
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                budget = (self._stop_by or 0.0) - self._clock.now() - LAST_WORDS_SECONDS
+                await asyncio.wait([work], timeout=max(0.0, budget))
+            if work.done():
+                work.result()
+            else:
+                self._observer.log("stop_budget_spent")
+        finally:
+            stopped.cancel()
+            work.cancel()
+            await asyncio.wait([work], timeout=LAST_WORDS_SECONDS / 4)
+            await self._close()
+
+    async def _close(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_WORDS_SECONDS / 2):
+                await self._broker.close(timeout_seconds=LAST_WORDS_SECONDS / 4)
+                if self._lease is not None:
+                    # The budget is spent, but nothing of ours is on its way any more.
+                    await self._store.release(self._lease)
+        except (TimeoutError, StoreUnavailable):
+            self._observer.log("close_timed_out")
+        await self._store.close()
+        self._observer.log("stopped")
+
+    async def _run(self, until_empty: bool) -> None:
+        backoff = Backoff(initial_seconds=0.2, max_seconds=5.0)
+        failures = 0
+        while not self._stop.is_set():
+            self._observer.cycle()
+            try:
+                await self._store.check_schema()
+                self._observer.schema(None)
+                done = await self._one_term(until_empty)
+            except SchemaMismatch as error:
+                self._observer.schema(str(error))
+                self._observer.log("schema_mismatch", error=str(error))
+                await self._clock.wait(self._stop, SCHEMA_RETRY_SECONDS)
+            except (LeaseLost, ServerChanged) as error:
+                self._observer.log("term_over", error=str(error))
+                await self._clock.wait(self._stop, self._random.random())
+            except StoreUnavailable as error:
+                failures += 1
+                self._observer.log("store_unavailable", error=str(error))
+                delay = backoff.delay_seconds(failures, jitter=self._random.random())
+                await self._clock.wait(self._stop, delay)
+            else:
+                failures = 0
+                if done and until_empty:
+                    return
+
+    async def _one_term(self, until_empty: bool) -> bool:
+        """Take a term if the lanes are free, and relay. Whether there is nothing left to do."""
+        started = self._clock.now()
+        lease = await self._store.acquire(
+            self._owner, wake_address="", lease_seconds=self._options.lease_seconds
+        )
+        if lease is None:
+            return await self._stand_by(until_empty)
+        self._observer.log(
+            "lease_acquired",
+            term=lease.term.number,
+            lanes=len(lease.lanes),
+            crash_count=lease.crash_count,
+        )
+        self._observer.lanes(len(lease.lanes), self._options.lease_seconds)
+        self._lease = lease
+        try:
+            await self._relay(lease, started, until_empty)
+            self._lease = None
+        except (LeaseLost, ServerChanged):
+            self._lease = None
+            raise
+        finally:
+            self._term = None
+            self._observer.lanes(0, 0.0)
+        return True
+
+    async def _relay(self, lease: Lease, started: float, until_empty: bool) -> None:
+        self._term = TermRun(
+            Surroundings(
+                store=self._store,
+                broker=self._broker,
+                clock=self._clock,
+                observer=self._observer,
+                random=self._random,
+                options=self._options,
+                lease=lease,
+            ),
+            encoder=Encoder(
+                source=self._wire.source, max_payload_bytes=self._options.max_payload_bytes
+            ),
+            trust=TrustWindow(
+                lease_seconds=self._options.lease_seconds,
+                publish_deadline_seconds=self._deadline_seconds,
+                renewed_at=started,
+            ),
+        )
+        if self._stop.is_set():
+            self._term.stop()
+        await self._term.run(until_empty=until_empty)
+
+    async def _stand_by(self, until_empty: bool) -> bool:
+        if until_empty and (await self._store.sample(cap=1)).rows == 0:
+            return True
+        jitter = 0.75 + 0.5 * self._random.random()
+        await self._clock.wait(self._stop, self._options.standby_seconds * jitter)
+        return False

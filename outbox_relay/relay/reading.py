@@ -1,0 +1,212 @@
+"""
+Gap-safe reading without a lock: which rows to ask for next, and what an answer means.
+
+Ids are given out before their transactions commit, so they commit out of order, and a cursor
+``id > last`` loses rows. Here the status is the truth and the cursor only a hint. Finding every row
+is not enough: each answer must also keep the order within a key. Four rules do it.
+
+* *Open ids.* After each read of (a, b] the ids of that range are read once more, committed or not.
+  What is there, was not returned and is not in flight is open. Every later read asks, in its one
+  snapshot, for the rows above the cursor and for the open ids. So a row whose transaction was open
+  comes no later than a row that its transaction held up: two writers of one key that lock their
+  aggregate are in one snapshot or in two in the right order.
+* *Safe.* The cursor never passes `safe`: the largest id that was noted at least `settle_seconds`
+  ago. Every id up to it had been given out by then, so a read sees its row, finds it open, or it is
+  gone. Above `safe` each read starts again at `safe`. Nothing moves by the clock alone: a reader
+  that stalled has noted nothing.
+* *In flight.* Rows in flight are skipped here, not in SQL. An id is forgotten only when a read
+  starts after its mark committed; earlier reads may still return it as pending.
+* *Sweep.* Pages over (0, cursor] find what the others cannot, such as ids that a long
+  ``INSERT ... SELECT`` held on MySQL 8, and rows that were requeued.
+
+Pure: time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from outbox_relay.relay.ports import ReadPlan, Row
+
+MAX_OPEN_IDS = 5000
+"""The cursor stops below a transaction with more rows, so that no statement grows without bound."""
+
+SKIP_WINDOW_IDS = 50_000
+"""Ids that one read may pass while topics pause, so that a million parked rows are no long scan."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """Cursor, open ids and ids in flight of one term over its lanes."""
+
+    settle_seconds: float
+    chunk_rows: int
+    in_flight_rows: int
+    in_flight_bytes: int
+    safe: int = 0
+    cursor: int = 0
+    open_ids: set[int] = field(default_factory=set)
+    in_flight: dict[int, int] = field(default_factory=dict)
+    bytes_in_flight: int = 0
+    skip_topics: frozenset[str] = frozenset()
+    caught_up: bool = False
+    _notes: deque[tuple[float, int]] = field(default_factory=deque)
+    _settled: list[int] = field(default_factory=list)
+    _sweep_from: int = 0
+    _page_ids: frozenset[int] = frozenset()
+
+    # What was given out
+
+    def note(self, max_id: int, *, now: float) -> None:
+        """*max_id* is the largest id of the table, by an answer that arrived at *now*."""
+        if max_id < self.safe:
+            # The table was emptied or restored: ids above may be given out again.
+            self.safe = max_id
+            self.cursor = min(self.cursor, max_id)
+        while self._notes and self._notes[-1][1] > max_id:
+            self._notes.pop()
+        if not self._notes or self._notes[-1][1] < max_id:
+            self._notes.append((now, max_id))
+
+    def _advance_safe(self, now: float) -> None:
+        while self._notes and now - self._notes[0][0] >= self.settle_seconds:
+            self.safe = max(self.safe, self._notes.popleft()[1])
+
+    # Room
+
+    def room(self) -> int:
+        """How many more rows may be in flight."""
+        if self.bytes_in_flight >= self.in_flight_bytes:
+            return 0
+        return max(0, self.in_flight_rows - len(self.in_flight) + len(self._settled))
+
+    def idle(self) -> bool:
+        """Whether the last read found nothing to publish, and nothing is in flight."""
+        return self.caught_up and len(self.in_flight) == len(self._settled)
+
+    # Forward
+
+    def plan(self, *, now: float) -> ReadPlan:
+        """The next read. Call it right before the read starts."""
+        self.forget_settled()
+        self._advance_safe(now)
+        self.cursor = min(self.cursor, self.safe)
+        ahead = len(self.in_flight)
+        if self.cursor:
+            cursor = self.cursor
+            ahead = sum(1 for row_id in self.in_flight if row_id > cursor)
+        upto = None
+        if self.skip_topics and self.cursor < self.safe:
+            upto = min(self.safe, self.cursor + SKIP_WINDOW_IDS)
+        return ReadPlan(
+            after_id=self.cursor,
+            open_ids=frozenset(self.open_ids),
+            limit=min(self.chunk_rows, self.room()) + ahead,
+            upto_id=upto,
+            skip_topics=self.skip_topics,
+        )
+
+    def page(self, plan: ReadPlan, rows: Sequence[Row]) -> tuple[list[Row], ReadPlan | None]:
+        """
+        What *rows*, the answer to *plan*, mean: the rows not seen before, oldest first, and the
+        range to read once more for open ids before the cursor may pass it, if there is one.
+        """
+        in_flight = self.in_flight
+        fresh = [row for row in rows if row.id not in in_flight]
+        self.open_ids.difference_update([row.id for row in fresh])
+        full = len(rows) >= plan.limit
+        end = rows[-1].id if full and rows else plan.upto_id
+        target = self.safe if end is None else min(end, self.safe)
+        self.caught_up = not full and plan.upto_id is None and not fresh and not self.open_ids
+        if target <= self.cursor:
+            return fresh, None
+        self._page_ids = frozenset(row.id for row in rows)
+        return fresh, self._peek(target)
+
+    def _peek(self, target: int) -> ReadPlan:
+        return ReadPlan(
+            after_id=self.cursor,
+            upto_id=target,
+            open_ids=frozenset(self.open_ids),
+            limit=0,
+            skip_topics=self.skip_topics,
+        )
+
+    def peek_open(self) -> ReadPlan | None:
+        """A look at the open ids alone, to learn which of them are gone; None if there are none."""
+        if not self.open_ids:
+            return None
+        self._page_ids = frozenset()
+        return self._peek(self.cursor)
+
+    def peeked(self, plan: ReadPlan, ids: Iterable[int]) -> None:
+        """
+        *ids* are pending in the range of *plan*, committed or not: the cursor moves past it.
+
+        What was open and is not among them was rolled back.
+        """
+        present = set(ids)
+        self.open_ids.intersection_update(present)
+        new = sorted(present - self._page_ids - self.in_flight.keys() - self.open_ids)
+        target = plan.upto_id or 0
+        excess = len(new) + len(self.open_ids) - MAX_OPEN_IDS
+        if excess > 0:
+            kept = max(0, len(new) - excess)
+            target = new[kept] - 1
+            new = new[:kept]
+        self.open_ids.update(new)
+        self.cursor = max(self.cursor, target)
+
+    # In flight
+
+    def take(self, row: Row) -> None:
+        """*row* goes on to its track."""
+        self.in_flight[row.id] = row.payload_bytes
+        self.bytes_in_flight += row.payload_bytes
+
+    def settled(self, ids: Iterable[int]) -> None:
+        """The marks of *ids* have committed."""
+        self._settled.extend(ids)
+
+    def dropped(self, ids: Iterable[int]) -> None:
+        """*ids* are not published for now; they stay pending. `rewind` finds them again."""
+        for row_id in ids:
+            self.bytes_in_flight -= self.in_flight.pop(row_id, 0)
+
+    def forget_settled(self) -> None:
+        """Forget the ids whose marks have committed. Never call it while a read is under way."""
+        if self._settled:
+            settled, self._settled = self._settled, []
+            self.dropped(settled)
+
+    # Below the cursor
+
+    def rewind(self) -> None:
+        """Make one ordered pass from the first pending row: something parked may go on."""
+        self.cursor = 0
+        self._sweep_from = 0
+        self.open_ids.clear()
+        self.caught_up = False
+
+    def sweep(self, limit: int) -> ReadPlan | None:
+        """The next page below the cursor, or None if there is nothing below."""
+        self.forget_settled()
+        if self.cursor <= self._sweep_from or not self.room():
+            self._sweep_from = 0
+            return None
+        return ReadPlan(
+            after_id=self._sweep_from,
+            upto_id=self.cursor,
+            open_ids=frozenset(),
+            limit=min(limit, self.room())
+            + sum(1 for row_id in self.in_flight if self._sweep_from < row_id <= self.cursor),
+            skip_topics=self.skip_topics,
+        )
+
+    def swept(self, plan: ReadPlan, rows: Sequence[Row]) -> list[Row]:
+        """The late rows among *rows*. Open ids are left to the forward read, which keeps order."""
+        full = len(rows) >= plan.limit
+        self._sweep_from = rows[-1].id if full and rows else 0
+        return [row for row in rows if row.id not in self.in_flight and row.id not in self.open_ids]

@@ -1,0 +1,247 @@
+"""
+One term: from the lease to its end. Joins reading, dispatching, marking and renewing.
+
+Cursor, open ids and ids in flight live and die with the term.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from outbox_relay.errors import StoreUnavailable
+from outbox_relay.relay.decide import Backoff, TrustWindow
+from outbox_relay.relay.dispatch import Dispatcher, Surroundings
+from outbox_relay.relay.marker import Marker
+from outbox_relay.relay.ports import Row
+from outbox_relay.relay.reading import Reading
+from outbox_relay.relay.wire import Encoder
+
+FIRST_POLL_SECONDS = 0.01
+NOTE_SECONDS = 1.0
+SCHEMA_SECONDS = 10.0
+BACKLOG_CAP = 100_000
+
+
+class TermRun:
+    """The work of one term, as long as `run` lasts."""
+
+    def __init__(self, around: Surroundings, *, encoder: Encoder, trust: TrustWindow) -> None:
+        options = around.options
+        self._around = around
+        self._trust = trust
+        self.reading = Reading(
+            settle_seconds=around.store.settle_seconds,
+            chunk_rows=options.chunk_rows,
+            in_flight_rows=options.in_flight_rows,
+            in_flight_bytes=options.in_flight_bytes,
+            safe=around.lease.noted_id,
+        )
+        self._marker = Marker(
+            around.store,
+            around.lease.term,
+            clock=around.clock,
+            observer=around.observer,
+            random=around.random,
+            on_marked=self._on_marked,
+        )
+        self._dispatcher = Dispatcher(
+            around, reading=self.reading, encoder=encoder, marker=self._marker, trust=trust
+        )
+        self._room = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._next_sweep = 0.0
+
+    async def run(self, *, until_empty: bool = False) -> None:
+        """
+        Relay until `stop`, or with *until_empty* until nothing is left to publish.
+
+        Raises LeaseLost, ServerChanged or SchemaMismatch when the term is over by itself.
+        """
+        around = self._around
+        reader = self._spawn(self._read(until_empty))
+        background = [
+            self._spawn(self._marker.run()),
+            self._spawn(self._renew()),
+            self._spawn(self._note()),
+            self._spawn(self._sample()),
+        ]
+        tasks: list[asyncio.Future[Any]] = [reader, *background, self._dispatcher.failure]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done() and not reader.exception():
+                self._dispatcher.end()
+                settling = self._spawn(self._settle())
+                tasks[0] = settling
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            await around.store.release(around.lease)
+        finally:
+            self._dispatcher.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(reader, *tasks, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Read nothing more, settle what is under way, mark it, hand the lanes back."""
+        self._stopping.set()
+        self._room.set()
+
+    @staticmethod
+    def _spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(work)
+
+    async def _settle(self) -> None:
+        await self._dispatcher.settle()
+        await self._marker.flush()
+
+    def _on_marked(self, ids: Sequence[int]) -> None:
+        self.reading.settled(ids)
+        self._room.set()
+
+    # Reading
+
+    async def _read(self, until_empty: bool) -> None:
+        clock, observer = self._around.clock, self._around.observer
+        backoff = Backoff(initial_seconds=0.1, max_seconds=2.0)
+        pause = FIRST_POLL_SECONDS
+        failures = 0
+        while not self._stopping.is_set():
+            observer.cycle()
+            observer.in_flight(len(self.reading.in_flight), self.reading.bytes_in_flight)
+            self._dispatcher.tick()
+            if not self._may_read():
+                self._room.clear()
+                await clock.wait(self._room, 0.1)
+                continue
+            try:
+                found = await self._read_once()
+            except StoreUnavailable as error:
+                self._raise_if_over(error)
+                failures += 1
+                observer.log("read_failed", error=str(error))
+                jitter = self._around.random.random()
+                await clock.wait(self._stopping, backoff.delay_seconds(failures, jitter=jitter))
+                continue
+            failures = 0
+            if until_empty and self.reading.idle():
+                return
+            if found >= self._around.options.chunk_rows // 2:
+                pause = FIRST_POLL_SECONDS
+                await clock.sleep(0)
+                continue
+            pause = FIRST_POLL_SECONDS if found else pause * 1.5
+            pause = min(pause, self._around.options.poll_seconds)
+            await clock.wait(self._stopping, pause)
+
+    def _may_read(self) -> bool:
+        """Whether there is room for half a chunk, and anywhere to publish it."""
+        if self._dispatcher.all_paused() or not self._dispatcher.broker_up.is_set():
+            return False
+        room = self.reading.room()
+        return room >= self._around.options.chunk_rows // 2 or (
+            room > 0 and len(self.reading.in_flight) == 0
+        )
+
+    @staticmethod
+    def _raise_if_over(error: StoreUnavailable) -> None:
+        if error.ends_term:
+            raise error
+
+    async def _read_once(self) -> int:
+        """One read with what belongs to it. How many rows were new."""
+        around, reading = self._around, self.reading
+        started = around.clock.now()
+        plan = reading.plan(now=started)
+        rows = await around.store.read(plan)
+        fresh, peek = reading.page(plan, rows)
+        around.observer.read(len(fresh), around.clock.now() - started)
+        await self._dispatch(fresh)
+        if peek is not None:
+            reading.peeked(peek, await around.store.uncommitted_ids(peek))
+        if started >= self._next_sweep:
+            self._next_sweep = started + 1.0
+            await self._sweep()
+        return len(fresh)
+
+    async def _sweep(self) -> None:
+        around, reading = self._around, self.reading
+        peek = reading.peek_open()
+        if peek is not None:
+            reading.peeked(peek, await around.store.uncommitted_ids(peek))
+        plan = reading.sweep(around.options.sweep_rows_per_second)
+        if plan is None:
+            return
+        late = reading.swept(plan, await around.store.read(plan))
+        if late:
+            around.observer.log("late_rows", rows=len(late), first_id=late[0].id)
+            await self._dispatch(late)
+
+    async def _dispatch(self, rows: list[Row]) -> None:
+        """Route *rows* in order; large payloads are fetched one by one, as there is room."""
+        start = 0
+        for index, row in enumerate(rows):
+            if row.payload is not None:
+                continue
+            self._dispatcher.route(rows[start:index])
+            start = index + 1
+            while self.reading.bytes_in_flight + row.payload_bytes > self.reading.in_flight_bytes:
+                if not self.reading.in_flight or self._stopping.is_set():
+                    break
+                self.reading.forget_settled()
+                self._room.clear()
+                await self._around.clock.wait(self._room, 0.1)
+            payload = await self._around.store.payload(row.id)
+            if payload is not None:
+                self._dispatcher.route([row._replace(payload=payload)])
+        self._dispatcher.route(rows[start:])
+
+    # Beside it
+
+    async def _renew(self) -> None:
+        around, trust = self._around, self._trust
+        while True:
+            await around.clock.sleep(trust.renew_every())
+            started = around.clock.now()
+            try:
+                await around.store.renew(
+                    around.lease,
+                    noted_id=self.reading.safe,
+                    lease_seconds=around.options.lease_seconds,
+                )
+            except StoreUnavailable as error:
+                self._raise_if_over(error)
+                around.observer.log("renew_failed", error=str(error))
+            else:
+                trust.renewed(started)
+            around.observer.lanes(len(around.lease.lanes), trust.left(around.clock.now()))
+
+    async def _note(self) -> None:
+        around = self._around
+        next_schema = around.clock.now() + SCHEMA_SECONDS
+        while True:
+            try:
+                max_id = await around.store.max_id()
+                # Noted when the answer is here: every id up to it was given out before.
+                self.reading.note(max_id, now=around.clock.now())
+                self._dispatcher.operator_paused(await around.store.paused_topics())
+                if around.clock.now() >= next_schema:
+                    next_schema = around.clock.now() + SCHEMA_SECONDS
+                    await around.store.check_schema()
+            except StoreUnavailable as error:
+                self._raise_if_over(error)
+                around.observer.log("note_failed", error=str(error))
+            await around.clock.sleep(NOTE_SECONDS)
+
+    async def _sample(self) -> None:
+        around = self._around
+        while True:
+            try:
+                around.observer.sampled(await around.store.sample(cap=BACKLOG_CAP))
+            except StoreUnavailable as error:
+                self._raise_if_over(error)
+                around.observer.log("sample_failed", error=str(error))
+            await around.clock.sleep(around.options.sample_seconds)

@@ -1,0 +1,127 @@
+"""
+The routes and tracks of a term: data about what waits for which topic partition.
+
+A *track* is the way to one topic partition: one batch at a time, in order. Batch n+1 is not
+published before batch n is settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from outbox_relay.relay.partitioning import KeyPartitions
+from outbox_relay.relay.ports import Record, Row
+from outbox_relay.relay.wire import Encoder, UnreadableRow
+
+
+@dataclass(slots=True)
+class Track:
+    """What waits for one topic partition. `sent_at` is None while nothing is under way."""
+
+    partition: int
+    queue: deque[Row] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+    sent_at: float | None = None
+    unknown_in_a_row: int = 0
+    parked: bool = False
+    resume_at: float = 0.0
+    parkings: int = 0
+
+
+@dataclass(slots=True)
+class Route:
+    """A topic: its tracks, once its partitions are known; `waiting` holds rows until then."""
+
+    topic: str
+    partitions: KeyPartitions | None = None
+    tracks: dict[int, Track] = field(default_factory=dict)
+    waiting: list[Row] = field(default_factory=list)
+    lookup: asyncio.Task[None] | None = None
+    paused: bool = False
+    resume_at: float = 0.0
+    pauses: int = 0
+    batch_bytes: int = sys.maxsize
+    rejected_keys: set[bytes | None] = field(default_factory=set)
+
+    def track_of(self, row: Row) -> Track:
+        """The track of *row*; its partition follows from the key, or from the id without one."""
+        partitions = self.partitions
+        assert partitions is not None
+        if row.key is None:
+            partition = row.id % partitions.partitions
+        else:
+            partition = partitions[row.key]
+        track = self.tracks.get(partition)
+        if track is None:
+            track = self.tracks[partition] = Track(partition)
+        return track
+
+    def busy(self) -> bool:
+        """Whether a batch or a lookup of the topic is under way."""
+        return self.lookup is not None or any(t.task is not None for t in self.tracks.values())
+
+    def unsent(self) -> Iterator[Row]:
+        """Every row that waits, taken out of its queue."""
+        yield from self.waiting
+        self.waiting.clear()
+        for track in self.tracks.values():
+            yield from track.queue
+            track.queue.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one track and their records, in the same order."""
+
+    rows: list[Row]
+    records: list[Record]
+    byte_count: int
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The first and the second half, to find the record that is refused."""
+        middle = len(self.rows) // 2
+        parts = []
+        for part in (slice(None, middle), slice(middle, None)):
+            records = self.records[part]
+            parts.append(Batch(self.rows[part], records, sum(r.size() for r in records)))
+        return parts[0], parts[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row that cannot become a record."""
+
+    row: Row
+    detail: str
+
+
+def next_batch(track: Track, encoder: Encoder, *, batch_bytes: int) -> Batch | Unreadable:
+    """
+    Take the next batch off *track*: as many rows as fit *batch_bytes*, at least one.
+
+    Stops before a row that cannot become a record, which comes alone, in its place.
+    """
+    queue = track.queue
+    rows: list[Row] = []
+    records: list[Record] = []
+    total = 0
+    while queue:
+        row = queue[0]
+        try:
+            record = encoder.record(row)
+        except UnreadableRow as error:
+            if rows:
+                break
+            return Unreadable(queue.popleft(), str(error))
+        size = record.size()
+        if rows and total + size > batch_bytes:
+            break
+        queue.popleft()
+        rows.append(row)
+        records.append(record)
+        total += size
+    return Batch(rows, records, total)

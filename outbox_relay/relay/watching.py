@@ -1,0 +1,51 @@
+"""The observer for whoever does not want to watch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from outbox_relay.relay.outcomes import RejectReason, Unknown
+from outbox_relay.relay.ports import Backlog
+
+
+class Silent:
+    """An Observer that looks away; subclass it to watch a few things only."""
+
+    def log(self, event: str, **fields: object) -> None:
+        """See Observer."""
+
+    def read(self, rows: int, seconds: float) -> None:
+        """See Observer."""
+
+    def published(self, topic: str, rows: int, byte_count: int, seconds: float) -> None:
+        """See Observer."""
+
+    def latency(self, seconds: float, rows: int) -> None:
+        """See Observer."""
+
+    def publish_failed(self, topic: str, outcome: Unknown) -> None:
+        """See Observer."""
+
+    def marked(self, rows: int, seconds: float) -> None:
+        """See Observer."""
+
+    def dead_letter(self, topic: str, reason: RejectReason) -> None:
+        """See Observer."""
+
+    def in_flight(self, rows: int, byte_count: int) -> None:
+        """See Observer."""
+
+    def parked(self, topics: Collection[str], partitions: int) -> None:
+        """See Observer."""
+
+    def sampled(self, backlog: Backlog) -> None:
+        """See Observer."""
+
+    def lanes(self, owned: int, expires_in_seconds: float) -> None:
+        """See Observer."""
+
+    def schema(self, problem: str | None) -> None:
+        """See Observer."""
+
+    def cycle(self) -> None:
+        """See Observer."""

@@ -1,0 +1,273 @@
+"""
+The tables: the one home of columns, statuses, codecs, indexes and the schema's version.
+
+The tables are a public interface. Any program may insert into ``outbox`` with plain SQL and needs
+only `event_name`, `topic` and `payload`; the database fills in the rest. ``docs/reference/table.md``
+documents each column. What differs between databases (a default, a generated column) is a small
+SQL expression here; the numbered scripts in ``migrations/`` build the same tables step by step.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+SCHEMA_VERSION = 1
+"""The version of the tables that this release writes."""
+
+OLDEST_SUPPORTED_VERSION = 1
+"""The oldest tables that this release still serves, so that a rolling deploy never breaks."""
+
+LANES = 64
+"""Relays share out the keys by lanes. SQLite has one writer and so one lane."""
+
+MAX_NAME_CHARS = 255
+MAX_TOPIC_CHARS = 249  # org.apache.kafka.common.internals.Topic.MAX_NAME_LENGTH
+MAX_KEY_BYTES = 1024
+MAX_ERROR_CHARS = 1000
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024 - 1
+
+NOT_YET = datetime(1970, 1, 1, tzinfo=UTC)
+"""`produced_at` of a row that is not produced. A NULL that becomes a value makes InnoDB rows grow:
+50 times the redo and half the rate."""
+
+
+class Status(IntEnum):
+    """Where an outboxed event stands. Only the relay changes it."""
+
+    PENDING = 0
+    PRODUCED = 1
+    DEAD = 2
+    SCHEDULED = 3  # kept for events that become due later
+
+
+class Codec(IntEnum):
+    """How `payload` is stored. Each row says it, so a changed setting never breaks old rows."""
+
+    RAW = 0
+    ZLIB = 1
+    ZSTD = 2  # kept
+    TOMBSTONE = 3  # no value: Kafka's null, which deletes the key from a compacted topic
+
+
+class new_event_id(FunctionElement[uuid.UUID]):  # noqa: N801
+    """A unique id made by the database, for writers who bring none."""
+
+    inherit_cache = True
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801
+    """The database's clock, UTC, as fine as it has it."""
+
+    inherit_cache = True
+
+
+class lane_of_row(FunctionElement[int]):  # noqa: N801
+    """The lane of a row. The number means something within one table only."""
+
+    inherit_cache = True
+
+
+def _sql(sql: str) -> Any:
+    def compile_(element: Any, compiler: SQLCompiler, **kw: Any) -> str:
+        return sql
+
+    return compile_
+
+
+compiles(new_event_id, "mysql", "mariadb")(_sql("(unhex(replace(uuid(),'-','')))"))
+compiles(new_event_id, "sqlite")(_sql("(randomblob(16))"))
+compiles(utc_now, "mysql", "mariadb")(_sql("(utc_timestamp(6))"))
+compiles(utc_now, "sqlite")(_sql("(strftime('%Y-%m-%d %H:%M:%f000','now'))"))
+compiles(lane_of_row, "mysql", "mariadb")(_sql("(mod(crc32(coalesce(`key`,`event_id`)), 64))"))
+compiles(lane_of_row, "sqlite")(_sql("(0)"))
+
+
+class EventIdType(TypeDecorator[uuid.UUID]):
+    """A UUID in 16 bytes, big-endian, so that v7 ids sort by time."""
+
+    impl = sa.LargeBinary(16)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.BINARY(16))
+        return dialect.type_descriptor(sa.LargeBinary(16))
+
+    def process_bind_param(self, value: uuid.UUID | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else value.bytes
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> uuid.UUID | None:
+        return None if value is None else uuid.UUID(bytes=bytes(value))
+
+
+def _variants(base: TypeEngine[Any], on_mysql: TypeEngine[Any]) -> TypeEngine[Any]:
+    return base.with_variant(on_mysql, "mysql", "mariadb")
+
+
+def _id() -> TypeEngine[Any]:
+    # SQLite gives ids by itself only to INTEGER PRIMARY KEY.
+    return sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def _small() -> TypeEngine[Any]:
+    return _variants(sa.SmallInteger(), mysql.TINYINT())
+
+
+def _instant() -> TypeEngine[Any]:
+    return _variants(sa.DateTime(), mysql.DATETIME(fsp=6))
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one outbox, named after it."""
+
+    metadata: sa.MetaData
+    outbox: sa.Table
+    lease: sa.Table
+    control: sa.Table
+    version: sa.Table
+
+    @property
+    def pending_index(self) -> str:
+        """The index that keeps a read cheap however many produced rows are kept."""
+        return f"{self.outbox.name}_pending_ix"
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,47}")
+_MYSQL_OPTIONS = {
+    f"{name}_{option}": value
+    for name in ("mysql", "mariadb")
+    for option, value in (
+        ("engine", "InnoDB"),
+        ("charset", "utf8mb4"),
+        ("collate", "utf8mb4_bin"),
+    )
+}
+
+
+def tables(name: str = "outbox", *, schema: str | None = None) -> Tables:
+    """
+    The tables of the outbox called *name*.
+
+    Raises ValueError if *name* or *schema* is not a plain SQL identifier of up to 48 characters:
+    names become part of SQL text, so nothing else is let in.
+    """
+    for identifier in (name, schema):
+        if identifier is not None and not _IDENTIFIER.fullmatch(identifier):
+            raise ValueError(
+                f"{identifier!r} cannot name a table: use a letter or _, then up to 47 of A-Z 0-9 _ $"
+            )
+    metadata = sa.MetaData(schema=schema)
+    return Tables(
+        metadata,
+        _outbox(metadata, name),
+        _lease(metadata, name),
+        _control(metadata, name),
+        _version(metadata, name),
+    )
+
+
+def _outbox(metadata: sa.MetaData, name: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("id", _id(), primary_key=True, autoincrement=True),
+        sa.Column("event_id", EventIdType(), nullable=False, server_default=new_event_id()),
+        sa.Column("event_name", sa.String(MAX_NAME_CHARS), nullable=False),
+        sa.Column("topic", sa.String(MAX_TOPIC_CHARS), nullable=False),
+        sa.Column("key", _variants(sa.LargeBinary(), mysql.VARBINARY(MAX_KEY_BYTES))),
+        sa.Column("lane", _small(), sa.Computed(lane_of_row(), persisted=True)),
+        sa.Column("headers", _variants(sa.Text(), mysql.TEXT())),
+        sa.Column("content_type", sa.String(255), nullable=False, server_default="application/json"),
+        sa.Column("payload", _variants(sa.LargeBinary(), mysql.MEDIUMBLOB()), nullable=False),
+        sa.Column("codec", _small(), nullable=False, server_default="0"),
+        sa.Column("status", _small(), nullable=False, server_default="0"),
+        sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("available_at", _instant()),
+        sa.Column("created_at", _instant(), nullable=False, server_default=utc_now()),
+        sa.Column(
+            "produced_at", _instant(), nullable=False, server_default="1970-01-01 00:00:00.000000"
+        ),
+        sa.Column("dead_at", _instant()),
+        sa.Column("last_error", sa.String(MAX_ERROR_CHARS)),
+        sa.CheckConstraint("(status = 2) = (last_error IS NOT NULL)", name=f"{name}_dead_ck"),
+        sa.Index(f"{name}_pending_ix", "status", "id", "lane"),
+        sqlite_autoincrement=True,
+        **_MYSQL_OPTIONS,
+    )
+
+
+def _lease(metadata: sa.MetaData, name: str) -> sa.Table:
+    return sa.Table(
+        f"{name}_lease",
+        metadata,
+        sa.Column("lane", sa.SmallInteger(), primary_key=True, autoincrement=False),
+        sa.Column("owner", sa.String(255), nullable=False, server_default=""),
+        sa.Column("term", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("nonce", sa.String(32), nullable=False, server_default=""),
+        sa.Column(
+            "expires_at", _instant(), nullable=False, server_default="1970-01-01 00:00:00.000000"
+        ),
+        sa.Column("wake_address", sa.String(255), nullable=False, server_default=""),
+        sa.Column("server", sa.String(255), nullable=False, server_default=""),
+        sa.Column("noted_id", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("crash_count", sa.Integer(), nullable=False, server_default="0"),
+        **_MYSQL_OPTIONS,
+    )
+
+
+def _control(metadata: sa.MetaData, name: str) -> sa.Table:
+    return sa.Table(
+        f"{name}_control",
+        metadata,
+        sa.Column("topic", sa.String(MAX_TOPIC_CHARS), primary_key=True),
+        sa.Column("paused_at", _instant(), nullable=False, server_default=utc_now()),
+        sa.Column("reason", sa.String(255), nullable=False, server_default=""),
+        **_MYSQL_OPTIONS,
+    )
+
+
+def _version(metadata: sa.MetaData, name: str) -> sa.Table:
+    return sa.Table(
+        f"{name}_version",
+        metadata,
+        sa.Column("version", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("min_reader", sa.Integer(), nullable=False),
+        sa.Column("migrated_at", _instant(), nullable=False, server_default=utc_now()),
+        **_MYSQL_OPTIONS,
+    )
+
+
+def schema_problem(version: int | None, min_reader: int | None) -> str | None:
+    """
+    Why this release cannot serve tables of *version*, or None if it can. Says what mends it.
+
+    >>> schema_problem(1, 1) is None
+    True
+    """
+    if version is None or min_reader is None:
+        return "the outbox tables do not exist: run `outbox-relay migrate`"
+    if version < OLDEST_SUPPORTED_VERSION:
+        return (
+            f"the outbox tables are at version {version}, this release needs "
+            f"{OLDEST_SUPPORTED_VERSION} or later: run `outbox-relay migrate`"
+        )
+    if min_reader > SCHEMA_VERSION:
+        return (
+            f"the outbox tables (version {version}) need a relay that reads version {min_reader}, "
+            f"this release reads {SCHEMA_VERSION}: upgrade outbox-relay"
+        )
+    return None

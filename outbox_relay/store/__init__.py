@@ -1,0 +1,20 @@
+"""Where the outbox is: stores over SQLAlchemy, a small file for what differs in each database."""
+
+from __future__ import annotations
+
+from outbox_relay.relay.ports import Store
+from outbox_relay.store.options import DatabaseOptions
+
+
+def open_store(options: DatabaseOptions) -> Store:
+    """
+    The store that ``options.url`` names. Connects when it is first used, not now.
+
+    Raises ConfigError for a database that is not supported.
+    """
+    from outbox_relay.store.sql import SqlStore  # noqa: PLC0415 - keeps the options cheap to import
+
+    return SqlStore(options)
+
+
+__all__ = ["DatabaseOptions", "open_store"]

@@ -1,0 +1,131 @@
+"""
+A connection of its own for one kind of work.
+
+Marks must not wait behind a read, nor a renewal behind either. After any error the connection is
+thrown away: a statement that was cut off leaves it in a state that nobody knows, and a read-only
+ex-primary would go on to answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from outbox_relay.errors import StoreUnavailable
+
+CLOSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows of a SELECT; for other statements how many rows matched."""
+
+    rows: Sequence[Row[Any]]
+    matched: int
+
+
+class MissingTable(StoreUnavailable):
+    """A table or column is not there (yet)."""
+
+    ends_term = True
+
+
+def describe(error: BaseException) -> str:
+    """What the driver said, without the statement and its parameters: they may hold payloads."""
+    if isinstance(error, TimeoutError):
+        return "the database did not answer in time"
+    original = getattr(error, "orig", None) or error
+    return f"{type(original).__name__}: {original}"[:500]
+
+
+class Channel:
+    """One connection, opened when needed and again after an error. One statement at a time."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        session: Sequence[str],
+        timeout_seconds: float,
+        connect_timeout_seconds: float,
+        no_such_table: Sequence[int | str],
+        on_connect: Callable[[AsyncConnection], Awaitable[None]],
+    ) -> None:
+        self._engine = engine
+        self._session = session
+        self._timeout_seconds = timeout_seconds
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._no_such_table = no_such_table
+        self._on_connect = on_connect
+        self._connection: AsyncConnection | None = None
+        self._lock = asyncio.Lock()
+
+    async def execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> Answer:
+        """
+        Run one statement, committed at once.
+
+        Raises StoreUnavailable, and MissingTable, after which the next call connects anew.
+        """
+        async with self._lock:
+            try:
+                connection = self._connection or await self._connect()
+                async with asyncio.timeout(self._timeout_seconds):
+                    result = await connection.exec_driver_sql(sql, parameters)
+                    if result.returns_rows:
+                        return Answer(result.all(), 0)
+                    return Answer((), result.rowcount)
+            except StoreUnavailable:
+                await self._drop()
+                raise
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                await self._drop()
+                if self._is_missing_table(error):
+                    raise MissingTable(describe(error)) from error
+                raise StoreUnavailable(describe(error)) from error
+            except BaseException:
+                # Cancelled in the middle: the answer is still under way on this connection.
+                await self._drop()
+                raise
+
+    async def _connect(self) -> AsyncConnection:
+        async with asyncio.timeout(self._connect_timeout_seconds):
+            connection = await self._engine.connect()
+            self._connection = connection
+            for statement in self._session:
+                await connection.exec_driver_sql(statement)
+            await self._on_connect(connection)
+        return connection
+
+    def _is_missing_table(self, error: BaseException) -> bool:
+        if not isinstance(error, DBAPIError) or error.orig is None:
+            return False
+        code = error.orig.args[0] if error.orig.args else None
+        return code in self._no_such_table or any(
+            isinstance(part, str) and part in str(error.orig) for part in self._no_such_table
+        )
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await connection.invalidate()
+                await connection.close()
+        except (SQLAlchemyError, OSError, TimeoutError):
+            pass  # it is gone either way
+
+    async def reconnect(self) -> None:
+        """Let the next statement open a new connection."""
+        async with self._lock:
+            await self._drop()
+
+    async def close(self) -> None:
+        """Close the connection, without waiting for a statement that is under way."""
+        await self._drop()

@@ -1,0 +1,38 @@
+"""MariaDB and MySQL: what differs and nothing else."""
+
+from __future__ import annotations
+
+from outbox_relay.store.dialect import Dialect
+from outbox_relay.store.options import DatabaseOptions
+
+
+def dialect(options: DatabaseOptions) -> Dialect:
+    """MariaDB 10.6 and MySQL 8 or later, through asyncmy."""
+    lock_wait = max(1, int(options.timeout_seconds / 2))
+    return Dialect(
+        name="mysql",
+        placeholder="%s",
+        key="`key`",
+        now="UTC_TIMESTAMP(6)",
+        seconds_ahead="UTC_TIMESTAMP(6) + INTERVAL %s SECOND",
+        microseconds="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {})",
+        blob="{}",
+        # Unhinted, MySQL reads by the primary key when many produced rows lie above the cursor.
+        pending_hint="FORCE INDEX ({})",
+        primary_hint="FORCE INDEX (PRIMARY)",
+        identity="SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id)",
+        session=(
+            # Under REPEATABLE READ an UPDATE would lock gaps and so block the writers' inserts.
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            f"SET SESSION innodb_lock_wait_timeout = {lock_wait}, wait_timeout = 120",
+        ),
+        dirty_session=("SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",),
+        settle_seconds=2.0,
+        no_such_table=(1146, 1054),
+        connect_args={
+            "charset": "utf8mb4",
+            "connect_timeout": options.connect_timeout_seconds,
+            "read_timeout": options.timeout_seconds,
+        },
+        engine_options={},
+    )

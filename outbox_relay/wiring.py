@@ -1,0 +1,79 @@
+"""
+The composition root: the only file that names concrete classes.
+
+Adapters are imported when they are built, so that a command loads only what it needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+
+from outbox_relay.config import Config
+from outbox_relay.relay.producer import EventProducer
+
+if TYPE_CHECKING:
+    from outbox_relay.http.server import HttpServer
+    from outbox_relay.metrics import MetricsObserver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """What `outbox-relay run` runs."""
+
+    producer: EventProducer
+    observer: MetricsObserver
+    http: HttpServer | None
+
+
+def build(config: Config) -> Relay:
+    """
+    All parts, joined. Nothing is connected yet, but the HTTP port is taken.
+
+    Call it on the loop that will run them. Raises ConfigError if the port cannot be taken.
+    """
+    observer = build_observer(config)
+    producer = build_producer(config, observer)
+    return Relay(producer=producer, observer=observer, http=build_http(config, producer, observer))
+
+
+def build_observer(config: Config) -> MetricsObserver:
+    """Who counts and logs."""
+    from prometheus_client import disable_created_metrics  # noqa: PLC0415
+
+    from outbox_relay.metrics import Metrics, MetricsObserver  # noqa: PLC0415
+
+    disable_created_metrics()  # a time beside each counter, which nobody asks for
+
+    url = make_url(config.database.url)
+    return MetricsObserver(Metrics(database=url.get_backend_name(), driver=url.get_driver_name()))
+
+
+def build_producer(config: Config, observer: MetricsObserver) -> EventProducer:
+    """The relay over the database and the broker that *config* names."""
+    from outbox_relay.brokers.kafka import KafkaBroker  # noqa: PLC0415
+    from outbox_relay.store import open_store  # noqa: PLC0415
+
+    return EventProducer(
+        open_store(config.database),
+        KafkaBroker(config.kafka, observer=observer),
+        options=config.relay,
+        wire=config.wire,
+        publish_deadline_seconds=config.kafka.publish_deadline_seconds,
+        observer=observer,
+    )
+
+
+def build_http(
+    config: Config, producer: EventProducer, observer: MetricsObserver
+) -> HttpServer | None:
+    """Metrics and health of *producer*; None where they are switched off."""
+    if not config.http.enabled:
+        return None
+    from outbox_relay.http.app import build_app  # noqa: PLC0415
+    from outbox_relay.http.server import HttpServer, listen  # noqa: PLC0415
+
+    app = build_app(observer, stopping=lambda: producer.stopping)
+    return HttpServer(app, listen(config.http))
