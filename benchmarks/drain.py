@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import platform
 import random
-import resource
 import time
 import zlib
 from dataclasses import dataclass
@@ -111,7 +110,13 @@ def relay(url: str, bootstrap: str, queue: Any) -> None:
         profiler.dump_stats(profile)
     else:
         seconds, cpu = uvloop.run(run())
-    queue.put((seconds, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    queue.put((seconds, cpu, peak_mb()))
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process; ru_maxrss would count its parent's."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def cpu_seconds(pid: int) -> float:

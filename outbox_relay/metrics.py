@@ -35,6 +35,7 @@ CLIENT_BUCKETS: Final = (
     *(2.5, 5, 7.5, 10),
 )
 ROW_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+REBUILD_REASONS: Final = frozenset({"unknown", "rejected", "no_metadata"})
 LOG_REPEAT_SECONDS: Final = 10.0
 
 _TROUBLE = re.compile(
@@ -104,7 +105,8 @@ class Metrics:
             "backlog_capped", "1 if backlog_rows stopped at the cap and more rows wait"
         )
         self.sampled_at = self._gauge(
-            "backlog_sample_timestamp_seconds", "When the backlog was last measured"
+            "backlog_sample_timestamp_seconds",
+            "When the backlog was last measured; 0 if this relay holds no lane",
         )
         self.dead_letter_rows = self._gauge("dead_letter_rows", "Dead letters in the table")
 
@@ -131,6 +133,9 @@ class Metrics:
         self.in_flight_rows = self._gauge("inflight_records", "Rows read and not yet marked")
         self.in_flight_bytes = self._gauge(
             "inflight_bytes", "Stored payload bytes of rows read and not yet marked"
+        )
+        self.rebuilds = self._counter(
+            "producer_rebuilds", "How often the Kafka client was given up for a new one", "reason"
         )
         self.paused_topics = self._gauge("paused_topics", "Topics that pause")
 
@@ -197,6 +202,9 @@ class MetricsObserver:
 
     def log(self, event: str, **fields: object) -> None:
         """One line; a warning if its name tells of trouble, then not again for 10 s if equal."""
+        if event == "producer_rebuilt":
+            reason = str(fields.get("reason"))
+            self.metrics.rebuilds.labels(reason if reason in REBUILD_REASONS else "other").inc()
         if not _TROUBLE.search(event):
             self._logger.info(event, **fields)
             return
@@ -258,6 +266,10 @@ class MetricsObserver:
         if owned != self.lanes_owned:
             self.lanes_owned = owned
             self.metrics.lane_transitions.inc()
+        if not owned:
+            # What a former owner last saw would grow old here for ever, and page somebody.
+            self.sampled(Backlog(rows=0, capped=False, oldest_us=None, dead_rows=0))
+            self.metrics.sampled_at.set(0)
 
     def schema(self, problem: str | None) -> None:
         """Show whether the tables fit."""

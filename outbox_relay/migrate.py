@@ -83,9 +83,15 @@ def read_version(connection: sa.Connection, names: Tables) -> tuple[int | None, 
 async def _migrate(options: DatabaseOptions) -> list[str]:
     engine = database_engine(options)
     try:
-        async with engine.connect() as connection:
+        # The driver's own limit ends with the TCP connection: a server that hangs accepts it and
+        # never says a word.
+        async with asyncio.timeout(options.connect_timeout_seconds):
+            connection = await engine.connect()
+        async with connection:
             return await connection.run_sync(_apply, tables(options.table))
-    except (sa.exc.DBAPIError, OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise StoreUnavailable("the database does not answer in time: is it up?") from error
+    except (sa.exc.DBAPIError, OSError) as error:
         cause = getattr(error, "orig", None) or error
         raise StoreUnavailable(f"the database refuses or does not answer: {cause}") from error
     finally:

@@ -278,6 +278,7 @@ class InMemoryStore:
             if stored.status is Status.PENDING
             and (plan.after_id < row_id <= upto or row_id in plan.open_ids)
             and stored.row.topic not in plan.skip_topics
+            and not any(first <= row_id <= last for first, last in plan.skip_ids)
         ]
 
     async def read(self, plan: ReadPlan) -> list[Row]:
@@ -436,7 +437,7 @@ class RecordingBroker:
 
     def _refuse_large(self, records: Sequence[Record]) -> Outcome | None:
         limit = self.max_record_bytes
-        if limit is None or all(record.size() <= limit for record in records):
+        if limit is None or all(record.byte_count <= limit for record in records):
             return None
         return Rejected(reason=RejectReason.TOO_LARGE, detail=f"more than {limit} bytes")
 

@@ -129,7 +129,7 @@ class KafkaBroker:
     async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Outcome:
         """See Broker."""
         if len(records) == 1:
-            size = records[0].size() + BATCH_OVERHEAD_BYTES
+            size = records[0].byte_count + BATCH_OVERHEAD_BYTES
             if size > self._options.max_request_bytes:
                 return Rejected(
                     reason=RejectReason.TOO_LARGE,

@@ -16,6 +16,9 @@ def demo(
     plain: Annotated[
         bool, typer.Option("--plain", help="One line a second instead of a live screen.")
     ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the temporary folder, and print where it is.")
+    ] = False,
 ) -> None:
     """
     Show a shop, a relay and a broker in trouble, and count that no event is lost.
@@ -27,4 +30,4 @@ def demo(
     require("aiosqlite", extra="demo", purpose="the demo's database")
     from outbox_relay.demo import run_demo
 
-    raise typer.Exit(run_demo(seconds=seconds, plain=plain))
+    raise typer.Exit(run_demo(seconds=seconds, plain=plain, keep=keep))

@@ -110,6 +110,26 @@ class PlainScreen:
 
 def picture(progress: Progress, *, width: int, ascii_only: bool = False) -> RenderableType:
     """All of *progress*, in 20 lines of *width* columns."""
+    body = Group(
+        _parts(progress, ascii_only=ascii_only),
+        Text(),
+        _numbers(progress, inner_width=width - 4, ascii_only=ascii_only),
+        Text(),
+        _notes(progress),
+        Text(),
+        _clock(progress),
+    )
+    return Panel(
+        body,
+        title="[bold]outbox-relay demo[/]",
+        subtitle="an order and its event are one transaction",
+        box=box.ASCII if ascii_only else box.ROUNDED,
+        border_style="blue",
+        width=width,
+    )
+
+
+def _clock(progress: Progress) -> Table:
     total = progress.total_seconds
     done = total if progress.finished else min(progress.elapsed_seconds, total)
     clock = Table.grid(expand=True, padding=(0, 1))
@@ -125,23 +145,7 @@ def picture(progress: Progress, *, width: int, ascii_only: bool = False) -> Rend
         ),
         f"{progress.elapsed_seconds:4.1f} s",
     )
-    body = Group(
-        _parts(progress, ascii_only=ascii_only),
-        Text(),
-        _numbers(progress, inner_width=width - 4, ascii_only=ascii_only),
-        Text(),
-        _notes(progress),
-        Text(),
-        clock,
-    )
-    return Panel(
-        body,
-        title="[bold]outbox-relay demo[/]",
-        subtitle="an order and its event are one transaction",
-        box=box.ASCII if ascii_only else box.ROUNDED,
-        border_style="blue",
-        width=width,
-    )
+    return clock
 
 
 def _parts(progress: Progress, *, ascii_only: bool) -> Text:

@@ -116,7 +116,8 @@ def _watch(engine: Engine) -> None:
             _sessions_watched = True
         if root not in _watched:
             event.listen(root, "commit", _on_commit)
-            event.listen(root, "prepare_twophase", _on_prepare)
+            event.listen(root, "prepare_twophase", _on_prepare_twophase)
+            event.listen(root, "commit_twophase", _on_commit_twophase)
             event.listen(root, "rollback", _on_rollback)
             event.listen(root, "rollback_twophase", _on_rollback_twophase)
             event.listen(root, "rollback_savepoint", _on_rollback_savepoint)
@@ -143,12 +144,17 @@ def _on_commit(connection: Connection) -> None:
         raise note.complaint()
 
 
-def _on_prepare(connection: Connection, _xid: Any) -> None:
+def _on_commit_twophase(connection: Connection, xid: Any, is_prepared: bool) -> None:
     note = _settle_all_on(connection) if _notes else None
     if note is not None:
-        # Not prepared yet, so the server forgets the transaction together with the connection.
+        with suppress(Exception):
+            connection.dialect.do_rollback_twophase(connection, xid, is_prepared)
         connection.invalidate()
         raise note.complaint()
+
+
+def _on_prepare_twophase(connection: Connection, xid: Any) -> None:
+    _on_commit_twophase(connection, xid, is_prepared=False)
 
 
 def _on_rollback(connection: Connection) -> None:

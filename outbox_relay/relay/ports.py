@@ -39,26 +39,29 @@ class Row(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What goes on the wire."""
+    """
+    What goes on the wire.
+
+    `byte_count` is an upper bound of its bytes in a record batch (record format v2).
+    """
 
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
     timestamp_ms: int
-
-    def size(self) -> int:
-        """Bytes in a Kafka record batch, at most (record format v2)."""
-        return record_bytes(self.key, self.value, self.headers)
+    byte_count: int
 
 
-def record_bytes(
-    key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
-) -> int:
-    """Upper bound of a record's bytes: content, and 40 for lengths, deltas and attributes."""
-    size = 40 + len(key or b"") + len(value or b"")
-    for name, content in headers:
-        size += 10 + len(name) + len(content)
-    return size
+RECORD_OVERHEAD_BYTES = 40
+"""Lengths, deltas, attributes and the count of headers of one record, at most."""
+
+HEADER_OVERHEAD_BYTES = 10
+"""The two lengths of one header, at most."""
+
+
+def header_bytes(headers: Sequence[tuple[str, bytes]]) -> int:
+    """Upper bound of the bytes that *headers* take in a record."""
+    return sum(HEADER_OVERHEAD_BYTES + 3 * len(name) + len(value) for name, value in headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,18 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadPlan:
-    """One read: pending rows above `after_id` and those of `open_ids`, oldest first."""
+    """
+    One read: pending rows above `after_id` and those of `open_ids`, oldest first.
+
+    Rows in `skip_ids`, ranges of (first, last), are in flight: leave them out.
+    """
 
     after_id: int
     open_ids: frozenset[int]
     limit: int
     upto_id: int | None = None
     skip_topics: frozenset[str] = frozenset()
+    skip_ids: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ is not enough: each answer must also keep the order within a key. Four rules do 
   ago. Every id up to it had been given out by then, so a read sees its row, finds it open, or it is
   gone. Above `safe` each read starts again at `safe`. Nothing moves by the clock alone: a reader
   that stalled has noted nothing.
-* *In flight.* Rows in flight are skipped here, not in SQL. An id is forgotten only when a read
-  starts after its mark committed; earlier reads may still return it as pending.
+* *In flight.* Rows in flight are skipped. An id is forgotten only when a read starts after its mark
+  committed; earlier reads may still return it as pending.
 * *Sweep.* Pages over (0, cursor] find what the others cannot, such as ids that a long
   ``INSERT ... SELECT`` held on MySQL 8, and rows that were requeued.
 
@@ -35,6 +35,32 @@ MAX_OPEN_IDS = 5000
 
 SKIP_WINDOW_IDS = 50_000
 """Ids that one read may pass while topics pause, so that a million parked rows are no long scan."""
+
+
+MOST_SKIP_RANGES = 100
+"""Ranges of ids in flight that a read leaves out in SQL; the rest is skipped when it is returned."""
+
+
+def _ranges(ids: list[int]) -> tuple[tuple[tuple[int, int], ...], int]:
+    """
+    The ranges without a gap in *ids*, which are sorted, and how many ids are left over.
+
+    >>> _ranges([3, 4, 5, 9])
+    (((3, 5), (9, 9)), 0)
+    """
+    ranges: list[tuple[int, int]] = []
+    first = last = -2
+    for row_id in ids:
+        if row_id != last + 1:
+            if first >= 0:
+                ranges.append((first, last))
+                if len(ranges) == MOST_SKIP_RANGES:
+                    return tuple(ranges), sum(1 for i in ids if i > last)
+            first = row_id
+        last = row_id
+    if first >= 0:
+        ranges.append((first, last))
+    return tuple(ranges), 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,19 +119,18 @@ class Reading:
         self.forget_settled()
         self._advance_safe(now)
         self.cursor = min(self.cursor, self.safe)
-        ahead = len(self.in_flight)
-        if self.cursor:
-            cursor = self.cursor
-            ahead = sum(1 for row_id in self.in_flight if row_id > cursor)
+        ahead = self.in_flight.keys()
+        skip_ids, skipped = _ranges(sorted([i for i in ahead if i > self.cursor]))
         upto = None
         if self.skip_topics and self.cursor < self.safe:
             upto = min(self.safe, self.cursor + SKIP_WINDOW_IDS)
         return ReadPlan(
             after_id=self.cursor,
             open_ids=frozenset(self.open_ids),
-            limit=min(self.chunk_rows, self.room()) + ahead,
+            limit=min(self.chunk_rows, self.room()) + skipped,
             upto_id=upto,
             skip_topics=self.skip_topics,
+            skip_ids=skip_ids,
         )
 
     def page(self, plan: ReadPlan, rows: Sequence[Row]) -> tuple[list[Row], ReadPlan | None]:

@@ -87,7 +87,7 @@ class Batch:
         parts = []
         for part in (slice(None, middle), slice(middle, None)):
             records = self.records[part]
-            parts.append(Batch(self.rows[part], records, sum(r.size() for r in records)))
+            parts.append(Batch(self.rows[part], records, sum(r.byte_count for r in records)))
         return parts[0], parts[1]
 
 
@@ -117,7 +117,7 @@ def next_batch(track: Track, encoder: Encoder, *, batch_bytes: int) -> Batch | U
             if rows:
                 break
             return Unreadable(queue.popleft(), str(error))
-        size = record.size()
+        size = record.byte_count
         if rows and total + size > batch_bytes:
             break
         queue.popleft()

@@ -13,11 +13,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from outbox_relay.compression import inflate
 from outbox_relay.events import RELAY_HEADERS
-from outbox_relay.relay.ports import Record, Row
+from outbox_relay.relay.ports import RECORD_OVERHEAD_BYTES, Record, Row, header_bytes
 from outbox_relay.schema import Codec
 
 
@@ -33,14 +33,34 @@ class WireOptions:
     """ce_source of events that were stored without one; the library stores Outbox(source=...)."""
 
 
-def _stdlib_loads() -> Callable[[str], Any]:
-    return json.JSONDecoder().decode
+_loads: Callable[[str], Any] = json.JSONDecoder().decode
 
 
-try:  # a quarter of the time per row, where it is installed
-    from orjson import loads as _loads
-except ImportError:
-    _loads = _stdlib_loads()
+class _Headers(NamedTuple):
+    """Headers that many records share, and their bytes."""
+
+    headers: list[tuple[str, bytes]]
+    byte_count: int
+
+
+def _headers(*headers: tuple[str, bytes]) -> _Headers:
+    return _Headers(list(headers), header_bytes(headers))
+
+
+_MOST_SHARED = 10_000
+_MOST_OWN = 1000
+_EACH = (("ce_id", b"0" * 36), ("ce_time", b"0" * 27), ("outbox-seq", b"0" * 20))
+_FIXED_BYTES = RECORD_OVERHEAD_BYTES + header_bytes(_EACH)
+
+
+def _object_of_strings(text: str) -> dict[str, str]:
+    try:
+        stored = _loads(text)
+    except ValueError as error:
+        raise UnreadableRow(f"headers are not JSON ({error})") from error
+    if not isinstance(stored, dict) or not all(isinstance(v, str) for v in stored.values()):
+        raise UnreadableRow("headers are not a JSON object of strings")
+    return stored
 
 
 @dataclass(slots=True)
@@ -49,14 +69,10 @@ class Encoder:
 
     source: str
     max_payload_bytes: int
-    _source: tuple[str, bytes] = field(init=False)
-    _shared: dict[tuple[str, str], list[tuple[str, bytes]]] = field(default_factory=dict)
-    _own: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
+    _shared: dict[tuple[str, str], _Headers] = field(default_factory=dict)
+    _own: dict[str | None, _Headers] = field(default_factory=dict)
     _second: int = -1
     _second_text: str = ""
-
-    def __post_init__(self) -> None:
-        self._source = ("ce_source", self.source.encode())
 
     def record(self, row: Row) -> Record:
         """
@@ -65,20 +81,31 @@ class Encoder:
         Raises UnreadableRow for an unknown codec, a damaged or oversized payload, or headers that
         are not a JSON object of strings.
         """
-        identity = row.event_id.hex()
+        value = self._value(row)
+        shared = self._shared.get((row.event_name, row.content_type)) or self._learn_shared(row)
+        own = self._own.get(row.headers) or self._learn_own(row.headers)
+        event_id = row.event_id.hex()
         headers = [
             (
                 "ce_id",
-                f"{identity[:8]}-{identity[8:12]}-{identity[12:16]}-{identity[16:20]}-{identity[20:]}".encode(),
+                f"{event_id[:8]}-{event_id[8:12]}-{event_id[12:16]}-{event_id[16:20]}-"
+                f"{event_id[20:]}".encode(),
             ),
             ("ce_time", self._time(row.created_us)),
             ("outbox-seq", b"%d" % row.id),
-            *(self._shared.get((row.event_name, row.content_type)) or self._learn_shared(row)),
-            *self._own_headers(row.headers),
+            *shared.headers,
+            *own.headers,
         ]
+        size = _FIXED_BYTES + shared.byte_count + own.byte_count
         if row.requeued_us is not None:
-            headers.append(("requeued-at", self._time(row.requeued_us)))
-        return Record(row.key, self._value(row), headers, row.created_us // 1000)
+            requeued = ("requeued-at", self._time(row.requeued_us))
+            headers.append(requeued)
+            size += header_bytes([requeued])
+        if value is not None:
+            size += len(value)
+        if row.key is not None:
+            size += len(row.key)
+        return Record(row.key, value, headers, row.created_us // 1000, size)
 
     def _value(self, row: Row) -> bytes | None:
         payload = row.payload
@@ -95,38 +122,26 @@ class Encoder:
             return None
         raise UnreadableRow(f"codec {row.codec} is not one that this version reads")
 
-    def _learn_shared(self, row: Row) -> list[tuple[str, bytes]]:
-        shared = [
+    def _learn_shared(self, row: Row) -> _Headers:
+        if len(self._shared) > _MOST_SHARED:
+            self._shared.clear()
+        shared = _headers(
             ("ce_specversion", b"1.0"),
             ("ce_type", row.event_name.encode()),
             ("content-type", row.content_type.encode()),
-        ]
-        if len(self._shared) > 10_000:
-            self._shared.clear()
+        )
         self._shared[(row.event_name, row.content_type)] = shared
         return shared
 
-    def _own_headers(self, text: str | None) -> list[tuple[str, bytes]]:
-        if text is None:
-            return [self._source]
-        known = self._own.get(text)
-        if known is not None:
-            return known
-        try:
-            stored = _loads(text)
-        except ValueError as error:
-            raise UnreadableRow(f"headers are not JSON ({error})") from error
-        if not isinstance(stored, dict) or not all(isinstance(v, str) for v in stored.values()):
-            raise UnreadableRow("headers are not a JSON object of strings")
-        own = [
-            (name, value.encode()) for name, value in stored.items() if name not in RELAY_HEADERS
-        ]
+    def _learn_own(self, text: str | None) -> _Headers:
+        stored = {} if text is None else _object_of_strings(text)
+        own = [(name, value.encode()) for name, value in stored.items() if name not in RELAY_HEADERS]
         if "ce_source" not in stored:
-            own.append(self._source)
-        if len(self._own) > 1000:
+            own.append(("ce_source", self.source.encode()))
+        if len(self._own) > _MOST_OWN:
             self._own.clear()
-        self._own[text] = own
-        return own
+        headers = self._own[text] = _headers(*own)
+        return headers
 
     def _time(self, microseconds: int) -> bytes:
         second, fraction = divmod(microseconds, 1_000_000)

@@ -285,6 +285,8 @@ class _Statements:
         if plan.open_ids:
             which = f"({which}) OR id IN ({_ids(plan.open_ids)})"
         where = f"status = {Status.PENDING:d} AND ({which})"
+        for first, last in plan.skip_ids:
+            where += f" AND (id < {first:d} OR id > {last:d})"
         topics = tuple(sorted(plan.skip_topics))
         if topics:
             where += f" AND topic NOT IN ({','.join([self._d.placeholder] * len(topics))})"

@@ -4,6 +4,7 @@ I1 on the write side: an event and its state change share one fate, on every han
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from itertools import product
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from outbox_relay import Outbox, WriteError
 from tests.contract.write_side import DATABASES, HANDLES, App, Changed, State, running_app, settled
+from tests.services.database import Database
 
 
 @pytest.fixture(params=DATABASES)
@@ -243,7 +245,7 @@ async def test_events_from_a_mappers_listener(app: App, kind: str, end: str) -> 
     try:
         async with app.handle(kind) as session:
             session.add(State(tag="a"))
-            await settled(getattr(session, "flush")())
+            await settled(session.flush())
             await settled(getattr(session, end)())
     finally:
         event.remove(State, "after_insert", raise_event)
@@ -303,6 +305,42 @@ async def test_a_scoped_session_is_a_handle(app: App) -> None:
     registry.remove()
 
     assert app.committed() == (["scoped"], ["scoped"])
+
+
+async def test_an_async_scoped_session_is_a_handle(app: App) -> None:
+    """
+    async_scoped_session stands for the session that it hands out, and is awaited like it.
+    """
+    registry = async_scoped_session(async_sessionmaker(app.async_engine), asyncio.current_task)
+    await app.write(registry, "scoped")
+    await registry.commit()
+    await registry.remove()
+
+    assert app.committed() == (["scoped"], ["scoped"])
+
+
+@pytest.mark.parametrize("how", ["prepare", "commit"])
+async def test_a_failed_insert_in_a_two_phase_transaction(
+    mariadb_database: Database, how: str
+) -> None:
+    """
+    XA goes another way to its commit, and is stopped there all the same.
+    """
+    async with running_app(mariadb_database) as app:
+        with app.engine.connect() as connection:
+            transaction = connection.begin_twophase()
+            await app.write_state(connection, "lone")
+            with pytest.raises(sa.exc.DBAPIError):
+                Outbox(table="no_such_table").add(connection, Changed(tag="lone"))
+            with pytest.raises(WriteError, match="INSERT failed"):
+                getattr(transaction, how)()
+        with app.engine.connect() as connection:
+            await app.write(connection, "next")
+            connection.commit()
+            in_doubt = connection.exec_driver_sql("XA RECOVER").all()
+
+        assert app.committed() == (["next"], ["next"])
+        assert in_doubt == []
 
 
 async def test_insert_works_on_every_handle(app: App, kind: str) -> None:

@@ -68,7 +68,7 @@ def begin_for_real(engine: sa.Engine) -> None:
 
 @dataclass
 class App:
-    """An application with one pooled connection: whatever a user leaves behind, the next one finds."""
+    """An application with one pooled connection: what a user leaves behind, the next one finds."""
 
     database: Database
     engine: sa.Engine

@@ -43,6 +43,9 @@ SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",
     "log.cleaner.dedupe.buffer.size": "16777216",
     "log.segment.bytes": "268435456",
+    # A broker that was killed may register again only when its old session is over (default 9 s).
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "500",
 }
 
 
@@ -106,12 +109,14 @@ class Kafka(Service):
 
     def add_partitions(self, name: str, total: int) -> None:
         """Give the topic *total* partitions and return when each has a leader."""
-        self._admin().create_partitions([NewPartitions(name, total)])[name].result(ADMIN_SECONDS)
+        admin = self._admin()
+        admin.create_partitions([NewPartitions(name, total)])[name].result(ADMIN_SECONDS)
         self._wait_for_leaders(name, total)
 
     def delete_topic(self, name: str) -> None:
         """Remove the topic with its records."""
-        self._admin().delete_topics([name])[name].result(ADMIN_SECONDS)
+        admin = self._admin()
+        admin.delete_topics([name])[name].result(ADMIN_SECONDS)
 
     def consume_all(self, topic: str) -> list[Record]:
         """Every record up to the end offsets of this moment, in order within each partition."""
@@ -153,6 +158,7 @@ class Kafka(Service):
         return {p: high for p, (low, high) in marks.items() if high > low}
 
     def _admin(self) -> AdminClient:
+        """A client for the caller to hold: requests of one that is collected fail at once."""
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def _wait_for_leaders(self, topic: str, partitions: int) -> None:
@@ -168,7 +174,7 @@ class Kafka(Service):
             time.sleep(0.05)
 
     def _java(self, *arguments: str) -> list[str]:
-        # Serial collector, first compiler only for the short tool runs: two cores serve everything.
+        # The parallel collectors start a thread per core that the tests' other parts need.
         return ["java", "-XX:+UseSerialGC", "-cp", f"{LIBRARIES}/*", *arguments]
 
     def _prepare(self) -> None:

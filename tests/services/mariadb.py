@@ -142,8 +142,9 @@ class MariaDB(Service):
 
     def _is_ready(self) -> bool:
         try:
+            # connect_timeout ends with the TCP handshake, which the kernel answers for a stuck server.
             with pymysql.connect(
-                host=self.host, port=self.port, user=USER, password=PASSWORD, connect_timeout=2
+                host=self.host, port=self.port, user=USER, password=PASSWORD, read_timeout=2
             ):
                 return True
         except pymysql.err.OperationalError:

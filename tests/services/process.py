@@ -212,7 +212,7 @@ def _guard(group: int) -> subprocess.Popen[bytes]:
     it follows the thread that started the server, and tests start servers in worker threads.)
     """
     return subprocess.Popen(
-        ["/bin/sh", "-c", 'read _; kill -KILL -- "-$1"', "guardian", str(group)],
+        ["/bin/sh", "-c", 'read _; kill -s KILL -- "-$1"', "guardian", str(group)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -141,6 +141,19 @@ def test_lanes_and_their_transitions(seen: Seen) -> None:
     assert seen.value("lane_transitions_total") == 2
 
 
+def test_who_holds_no_lane_shows_no_backlog(seen: Seen) -> None:
+    """
+    A former owner's last sample would grow old for ever, and page somebody.
+    """
+    seen.observer.lanes(64, 15.0)
+    seen.observer.sampled(Backlog(rows=7, capped=False, oldest_us=1_500_000, dead_rows=2))
+    seen.observer.lanes(0, 0.0)
+
+    assert seen.value("oldest_pending_timestamp_seconds") == 0
+    assert seen.value("backlog_rows") == 0
+    assert seen.value("backlog_sample_timestamp_seconds") == 0
+
+
 def test_a_schema_that_does_not_fit_shows(seen: Seen) -> None:
     """
     1 while it lasts; the end is logged once.
@@ -191,6 +204,17 @@ def test_trouble_is_a_warning_and_repeats_are_held_back(seen: Seen) -> None:
 
     assert len(logs) == 5
     assert [line.get("repeated") for line in warnings] == [None, 2]
+
+
+def test_rebuilt_clients_are_counted_by_reason(seen: Seen) -> None:
+    """
+    What the broker's adapter tells in the log is counted; a reason that is not known is `other`.
+    """
+    seen.observer.log("producer_rebuilt", reason="no_metadata")
+    seen.observer.log("producer_rebuilt", reason="something else")
+
+    assert seen.value("producer_rebuilds_total", reason="no_metadata") == 1
+    assert seen.value("producer_rebuilds_total", reason="other") == 1
 
 
 def test_build_info_names_release_and_database(seen: Seen) -> None:

@@ -3,7 +3,7 @@ The rules of gap-safe reading, by themselves: what is asked for next, and what a
 """
 
 from outbox_relay.relay.ports import ReadPlan, Row
-from outbox_relay.relay.reading import MAX_OPEN_IDS, Reading
+from outbox_relay.relay.reading import MAX_OPEN_IDS, MOST_SKIP_RANGES, Reading
 
 
 def make_reading(**changes) -> Reading:
@@ -134,17 +134,31 @@ def test_a_reader_that_stalled_has_noted_nothing():
     assert reading.safe == 5
 
 
-def test_rows_in_flight_are_skipped_and_do_not_take_the_place_of_others():
+def test_rows_in_flight_are_left_out_and_do_not_take_the_place_of_others():
     """
-    The limit counts what is ahead of the cursor already.
+    Ranges without a gap are left out in SQL; a gap may hold an id that is not yet committed.
     """
     reading = make_reading()
 
-    read(reading, 0.0, 1, 2, 3)
-    fresh, plan, _ = read(reading, 0.1, 1, 2, 3, 4)
+    read(reading, 0.0, 1, 2, 3, 5)
+    fresh, plan, _ = read(reading, 0.1, 3, 6)
 
-    assert fresh == [4]
-    assert plan.limit == 10 + 3
+    assert fresh == [6]
+    assert plan.skip_ids == ((1, 3), (5, 5))
+    assert plan.limit == 10
+
+
+def test_ids_in_flight_that_are_not_left_out_are_counted():
+    """
+    The statement stays short, however the ids in flight are scattered.
+    """
+    reading = make_reading(chunk_rows=500, in_flight_rows=1000)
+
+    read(reading, 0.0, *range(1, 400, 2))
+    plan = reading.plan(now=0.1)
+
+    assert len(plan.skip_ids) == MOST_SKIP_RANGES
+    assert plan.limit == 500 + 100
 
 
 def test_a_marked_id_is_forgotten_only_when_a_later_read_starts():

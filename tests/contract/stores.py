@@ -1,0 +1,172 @@
+"""
+One store to a test, with a writer's side of its own: what the suites need of each implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from outbox_relay.relay.ports import Store
+from outbox_relay.schema import LANES, Status, tables
+from outbox_relay.store import DatabaseOptions, open_store
+from outbox_relay.testing import FakeClock, InMemoryStore
+from tests.services.database import Database
+
+
+class Writer(Protocol):
+    """A transaction of an application."""
+
+    def insert(self, topic: str = "t", key: bytes | None = None, payload: bytes = b"{}") -> int: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
+
+class World(Protocol):
+    """A store, and what tests see of it from outside."""
+
+    store: Store
+    gap_safe: bool
+
+    def another(self) -> Store: ...
+    def begin(self) -> Writer: ...
+    def status(self, row_id: int) -> Status: ...
+    def error(self, row_id: int) -> str | None: ...
+    def pause(self, topic: str) -> None: ...
+    def end_lease(self) -> None: ...
+    def change_server(self) -> None: ...
+
+
+class MemoryWorld:
+    """The store of `outbox_relay.testing`."""
+
+    gap_safe = True
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.store = InMemoryStore(self.clock)
+
+    def another(self) -> Store:
+        return self.store
+
+    def begin(self) -> Any:
+        return self.store.begin()
+
+    def status(self, row_id: int) -> Status:
+        return self.store.status(row_id)
+
+    def error(self, row_id: int) -> str | None:
+        return self.store.error(row_id)
+
+    def pause(self, topic: str) -> None:
+        self.store.paused.add(topic)
+
+    def end_lease(self) -> None:
+        self.store._held.expires_at = 0.0
+
+    def change_server(self) -> None:
+        self.store.server = "memory:2"
+
+
+@dataclass
+class SqlWriter:
+    """A plain transaction on a connection of its own."""
+
+    connection: sa.Connection
+    outbox: sa.Table
+
+    def insert(self, topic: str = "t", key: bytes | None = None, payload: bytes = b"{}") -> int:
+        statement = self.outbox.insert().values(
+            event_name="event", topic=topic, key=key, payload=payload
+        )
+        return self.connection.execute(statement).inserted_primary_key[0]
+
+    def commit(self) -> None:
+        self.connection.commit()
+        self.connection.close()
+
+    def rollback(self) -> None:
+        self.connection.rollback()
+        self.connection.close()
+
+
+class SqlWorld:
+    """A store over a real database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
+        self.tables = create_tables(self.engine)
+        self.store = self.another()
+        self.gap_safe = self.engine.dialect.name != "sqlite"
+        self.opened = [self.store]
+
+    def another(self) -> Store:
+        store = open_store(DatabaseOptions(url=self.database.async_url))
+        self.__dict__.setdefault("opened", []).append(store)
+        return store
+
+    def begin(self) -> SqlWriter:
+        return SqlWriter(self.engine.connect(), self.tables.outbox)
+
+    def _row(self, row_id: int) -> Any:
+        outbox = self.tables.outbox
+        with self.engine.connect() as connection:
+            return connection.execute(sa.select(outbox).where(outbox.c.id == row_id)).one()
+
+    def status(self, row_id: int) -> Status:
+        return Status(self._row(row_id).status)
+
+    def error(self, row_id: int) -> str | None:
+        return self._row(row_id).last_error
+
+    def pause(self, topic: str) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(self.tables.control.insert().values(topic=topic))
+
+    def end_lease(self) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.text("UPDATE outbox_lease SET expires_at = '1999-01-01 00:00:00.000000'")
+            )
+
+    def change_server(self) -> None:
+        """What the store remembers of the server no longer fits the one that answers."""
+        self.store._server = "another:1"
+
+
+def create_tables(engine: sa.Engine) -> Any:
+    """The tables as `outbox-relay migrate` leaves them."""
+    made = tables()
+    made.metadata.create_all(engine)
+    lanes = 1 if engine.dialect.name == "sqlite" else LANES
+    with engine.begin() as connection:
+        connection.execute(made.version.insert().values(version=1, min_reader=1))
+        connection.execute(made.lease.insert(), [{"lane": lane} for lane in range(lanes)])
+    return made
+
+
+@contextmanager
+def sql_engine(database: Database) -> Iterator[sa.Engine]:
+    """An engine that is disposed of."""
+    engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
+    yield engine
+    engine.dispose()
+
+
+@asynccontextmanager
+async def open_world(kind: str, database: Database | None) -> AsyncIterator[World]:
+    """A world, closed at the end."""
+    if kind == "memory":
+        yield MemoryWorld()
+        return
+    assert database is not None
+    world = SqlWorld(database)
+    yield world
+    for store in world.opened:
+        await store.close()
+    world.engine.dispose()

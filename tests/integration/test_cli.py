@@ -1,0 +1,469 @@
+"""
+The command line, as separate processes: exit codes, signals, and no secret anywhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+ROOT = Path(__file__).parents[2]
+STOP_SECONDS = 1.0
+LATEST_SECONDS = STOP_SECONDS + 1.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path, sqlite_database: Any) -> Path:
+    """A working folder with a config.toml over SQLite and a broker that is away."""
+    (tmp_path / "config.toml").write_text(
+        f'[database]\nurl = "{sqlite_database.async_url}"\n'
+        '[kafka]\nbootstrap_servers = "127.0.0.1:1"\n'
+        f"[relay]\nstop_seconds = {STOP_SECONDS}\n[http]\nport = 0\n",
+        encoding="utf-8",
+    )
+    return tmp_path
+
+
+def arguments(*words: str) -> list[str]:
+    return [sys.executable, "-m", "outbox_relay", *words]
+
+
+def environment(**more: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if "OUTBOX_RELAY" not in name}
+    return clean | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"} | more
+
+
+def call(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments(*words),
+        cwd=folder,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class Running:
+    """`outbox-relay run` in a process of its own, with its log lines."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.process = subprocess.Popen(
+            arguments("run", *words),
+            cwd=folder,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[dict[str, Any]] = []
+
+    def until(self, event: str) -> dict[str, Any]:
+        """Read the log up to *event*."""
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            line = json.loads(text)
+            self.lines.append(line)
+            if line["event"] == event:
+                return line
+        raise AssertionError(f"{event} was never logged: {self.lines}")
+
+    def ended(self) -> tuple[int, float]:
+        """Exit code, and how long it took from now."""
+        started = time.monotonic()
+        return self.process.wait(60), time.monotonic() - started
+
+
+@pytest.fixture
+def run(folder: Path) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def start(*words: str) -> Running:
+        started.append(Running(folder, *words))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.process.kill()
+        running.process.wait()
+        assert running.process.stderr is not None
+        running.process.stderr.close()
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """A port that takes connections and never says a word, like a server that hangs."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        held: list[socket.socket] = []
+
+        def accept() -> None:
+            try:
+                while True:
+                    held.append(listener.accept()[0])
+            except OSError:
+                return
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        for connection in held:
+            connection.close()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_version(folder: Path) -> None:
+    """
+    The release, and 0.
+    """
+    result = call(folder, "--version")
+
+    assert (result.returncode, result.stdout) == (0, "outbox-relay 0.1.0\n")
+
+
+def test_check_config_shows_values_and_their_origins(folder: Path) -> None:
+    """
+    Every setting once; the password of the URL never.
+    """
+    result = call(
+        folder,
+        *("check-config", "--set", "relay.chunk_rows=7"),
+        OUTBOX_RELAY_DATABASE__URL="mysql+asyncmy://ob:geheim@db/shop",
+    )
+    lines = result.stdout.splitlines()
+
+    assert result.returncode == 0
+    assert (
+        'database.url = "mysql+asyncmy://ob:***@db/shop"'
+        "  # environment: OUTBOX_RELAY_DATABASE__URL" in lines
+    )
+    assert 'kafka.bootstrap_servers = "127.0.0.1:1"  # config.toml' in lines
+    assert "relay.chunk_rows = 7  # flag" in lines
+    assert "relay.lease_seconds = 15.0  # default" in lines
+    assert "geheim" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("verb", ["check-config", "run", "migrate", "status"])
+def test_wrong_settings_end_every_verb_with_2(folder: Path, verb: str) -> None:
+    """
+    All lines on standard error, nothing on standard output, no traceback.
+    """
+    result = call(folder, verb, "--set", "relay.chunk_rwos=1", "--set", "http.port=x")
+
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "flag: relay.chunk_rwos is not a setting (did you mean relay.chunk_rows?)",
+        'flag: http.port = "x" must be a whole number',
+    ]
+    assert result.stdout == ""
+
+
+def test_a_file_that_is_missing_and_wrong_usage_end_with_2(folder: Path) -> None:
+    """
+    A file that was asked for must be there.
+    """
+    missing = call(folder, "check-config", "--config", "none.toml")
+    malformed = call(folder, "check-config", "--set", "geheim")
+    unknown = call(folder, "publish")
+
+    assert (missing.returncode, malformed.returncode, unknown.returncode) == (2, 2, 2)
+    assert missing.stderr == "none.toml: cannot be read (No such file or directory)\n"
+    assert "KEY=VALUE" in malformed.stderr
+    assert "geheim" not in malformed.stderr
+
+
+def test_migrate_then_status(folder: Path, sqlite_database: Any) -> None:
+    """
+    Missing tables are 3 with the command that mends it, and looking creates no file; then 0.
+    """
+    before = call(folder, "status", "--json")
+    created_by_looking = Path(sqlite_database.name).exists()
+    migrated = call(folder, "migrate")
+    again = call(folder, "migrate")
+    after = call(folder, "status", "--json")
+    human = call(folder, "status")
+
+    assert (before.returncode, created_by_looking) == (3, False)
+    assert "run `outbox-relay migrate`" in before.stderr
+    assert json.loads(before.stdout)["schema_version"] is None
+    assert (migrated.returncode, again.returncode, after.returncode) == (0, 0, 0)
+    assert migrated.stdout.startswith("applied 0001")
+    assert again.stdout == "nothing to do: the tables are up to date\n"
+    assert json.loads(after.stdout)["schema_version"] == 1
+    assert "nobody: no relay is active" in human.stdout
+
+
+@pytest.mark.parametrize("name", ["mariadb", "sqlite"])
+def test_status_reads_it_all_from_the_database(
+    folder: Path, name: str, request: pytest.FixtureRequest
+) -> None:
+    """
+    Backlog, age, dead letters, who relays, what pauses.
+    """
+    database = request.getfixturevalue(f"{name}_database")
+    url = f"database.url={database.async_url}"
+    call(folder, "migrate", "--set", url)
+    engine = sa.create_engine(database.sync_url)
+    columns = "INSERT INTO outbox (event_name, topic, payload, status, last_error) VALUES"
+    with engine.begin() as connection:
+        for values in ("0, NULL", "0, NULL", "2, 'too_large'"):
+            connection.execute(sa.text(f"{columns} ('e', 't', '', {values})"))
+        connection.execute(
+            sa.text(
+                "UPDATE outbox_lease SET owner = 'host:1', term = 3, "
+                "expires_at = '2999-01-01 00:00:00.000000'"
+            )
+        )
+        connection.execute(sa.text("INSERT INTO outbox_control (topic) VALUES ('orders')"))
+    engine.dispose()
+    standing = json.loads(call(folder, "status", "--json", "--set", url).stdout)
+    age = standing.pop("oldest_pending_seconds")
+    left = standing.pop("lease_seconds_left")
+
+    assert standing == {
+        "schema_version": 1,
+        "schema_problem": None,
+        "backlog_rows": 2,
+        "dead_letter_rows": 1,
+        "owner": "host:1",
+        "lanes_owned": 64,
+        "crash_count": 0,
+        "paused_topics": ["orders"],
+    }
+    assert age >= 0
+    assert left > 0
+
+
+def test_a_database_that_is_away_ends_with_1(folder: Path) -> None:
+    """
+    I11. Told in one line, without the password.
+    """
+    url = "database.url=mysql+asyncmy://ob:geheim@127.0.0.1:1/shop"
+    results = [call(folder, verb, "--set", url) for verb in ("status", "migrate")]
+
+    assert [result.returncode for result in results] == [1, 1]
+    assert all(len(result.stderr.splitlines()) == 1 for result in results)
+    assert all("geheim" not in result.stderr for result in results)
+
+
+@pytest.mark.parametrize("verb", ["status", "migrate"])
+def test_a_database_that_hangs_ends_with_1(folder: Path, verb: str, black_hole: int) -> None:
+    """
+    It takes the connection and never says a word; the command does not wait for ever.
+    """
+    hanging = f"database.url=mysql+asyncmy://ob:geheim@127.0.0.1:{black_hole}/shop"
+    limits = ("database.connect_timeout_seconds=0.5", "database.timeout_seconds=0.5")
+    flags = [word for flag in (hanging, *limits) for word in ("--set", flag)]
+    result = call(folder, verb, *flags)
+
+    assert result.returncode == 1
+    assert result.stderr == "the database does not answer in time: is it up?\n"
+
+
+def test_a_port_that_is_taken_ends_run_with_1(folder: Path) -> None:
+    """
+    At start, in one line that names http.port.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = call(folder, "run", "--set", f"http.port={taken.getsockname()[1]}")
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("http.port = ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_run_serves_health_and_stops_on_a_signal(folder: Path, run: Callable[..., Running]) -> None:
+    """
+    I9. Alive and ready without tables and without a broker; SIGTERM ends it with 0.
+    """
+    running = run()
+    port = running.until("http_listening")["port"]
+    running.until("schema_mismatch")
+    base = f"http://127.0.0.1:{port}"
+    alive = httpx.get(f"{base}/livez")
+    ready = httpx.get(f"{base}/readyz?verbose=1")
+    mismatch = "outbox_relay_schema_mismatch 1.0" in httpx.get(f"{base}/metrics").text
+    running.process.send_signal(signal.SIGTERM)
+    code, seconds = running.ended()
+
+    assert (alive.status_code, ready.status_code, mismatch) == (200, 200, True)
+    assert "outbox-relay migrate" in ready.json()["schema"]
+    assert code == 0
+    assert seconds < LATEST_SECONDS
+
+
+def test_run_goes_on_when_the_tables_appear(folder: Path, run: Callable[..., Running]) -> None:
+    """
+    Started before `migrate`, it waits, says what mends it, and goes on by itself.
+    """
+    running = run()
+    running.until("schema_mismatch")
+    call(folder, "migrate")
+    acquired = running.until("lease_acquired")
+
+    assert acquired["lanes"] == 64
+
+
+def test_until_empty_ends_with_0_when_nothing_waits(folder: Path) -> None:
+    """
+    An empty table needs no broker.
+    """
+    call(folder, "migrate")
+    result = call(folder, "run", "--until-empty")
+
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_fits_its_budget_when_everything_hangs(
+    run: Callable[..., Running], black_hole: int, signum: int
+) -> None:
+    """
+    I9. A database and a broker that take the connection and never answer hold up no stop.
+    """
+    running = run(
+        *("--set", f"database.url=mysql+asyncmy://ob:geheim@127.0.0.1:{black_hole}/shop"),
+        *("--set", f"kafka.bootstrap_servers=127.0.0.1:{black_hole}"),
+    )
+    running.until("http_listening")
+    running.process.send_signal(signum)
+    code, seconds = running.ended()
+
+    assert code == 0
+    assert seconds < LATEST_SECONDS
+
+
+STALLED_LOOP = """
+import time
+from outbox_relay.relay import producer
+
+async def run(self, *, until_empty=False):
+    self._observer.log("stalled")
+    time.sleep(600)
+
+producer.EventProducer.run = run
+import outbox_relay.__main__ as main
+import sys
+sys.argv = ["outbox-relay", "run"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(("signals", "expected"), [(1, 0), (2, 128 + signal.SIGTERM)])
+def test_a_loop_that_hangs_cannot_hold_the_process(
+    folder: Path, signals: int, expected: int
+) -> None:
+    """
+    I9. One signal: gone with 0 at the end of the budget. Two: gone at once with 143.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", STALLED_LOOP],
+        cwd=folder,
+        env=environment(OUTBOX_RELAY_RELAY__STOP_SECONDS="2" if signals == 1 else "60"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while '"stalled"' not in process.stderr.readline():
+        pass
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    if signals == 2:
+        # Equal signals that wait together are one: let the first be taken.
+        _until_taken(process.pid)
+        process.send_signal(signal.SIGTERM)
+    code = process.wait(30)
+    seconds = time.monotonic() - started
+    process.stderr.close()
+
+    assert code == expected
+    assert seconds < 3.0
+
+
+def _until_taken(pid: int) -> None:
+    """Wait until no SIGTERM is pending for the process."""
+    bit = 1 << (signal.SIGTERM - 1)
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text()
+        pending = next(line for line in status.splitlines() if line.startswith("ShdPnd"))
+        if not int(pending.split()[1], 16) & bit:
+            return
+
+
+def test_a_reader_of_the_logs_that_stalls_cannot_hold_the_process(folder: Path) -> None:
+    """
+    I9. Standard error is a full pipe that nobody reads; SIGTERM still ends the process with 0.
+    """
+    reading, writing = os.pipe()
+    size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    filled = size - 200  # room for the first line and not for the second
+    os.write(writing, b"x" * filled)
+    process = subprocess.Popen(
+        arguments("run"), cwd=folder, env=environment(), stderr=writing, stdout=subprocess.PIPE
+    )
+    os.close(writing)
+    _until_more_than(filled, reading)
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(30)
+    seconds = time.monotonic() - started
+    os.close(reading)
+    assert process.stdout is not None
+    process.stdout.close()
+
+    assert code == 0
+    assert seconds < LATEST_SECONDS
+
+
+def _until_more_than(count: int, pipe: int) -> None:
+    """Wait until more than *count* bytes lie in the pipe."""
+    while int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder) <= count:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("missing", "words", "install"),
+    [
+        ("typer", ["run"], '"outbox-relay[relay]"'),
+        ("aiosqlite", ["migrate"], '"outbox-relay[sqlite]"'),
+        ("aiosqlite", ["status"], '"outbox-relay[sqlite]"'),
+        ("confluent_kafka", ["demo"], '"outbox-relay[demo]"'),
+    ],
+)
+def test_a_missing_extra_is_named(
+    folder: Path, missing: str, words: list[str], install: str
+) -> None:
+    """
+    One line that says what to install, and 2.
+    """
+    code = (
+        "import importlib.util as u, sys; find = u.find_spec; "
+        f"u.find_spec = lambda name, *a: None if name == {missing!r} else find(name, *a); "
+        f"sys.argv = ['outbox-relay', *{words!r}]; "
+        "from outbox_relay.__main__ import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert result.returncode == 2
+    assert result.stderr.strip().endswith(f"install {install}")
