@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -87,7 +86,7 @@ async def _migrate(options: DatabaseOptions) -> list[str]:
         # never says a word.
         async with asyncio.timeout(options.connect_timeout_seconds):
             connection = await engine.connect()
-        async with connection:
+        async with aclosing(connection):
             return await connection.run_sync(_apply, tables(options.table))
     except TimeoutError as error:
         raise StoreUnavailable("the database does not answer in time: is it up?") from error
@@ -99,7 +98,8 @@ async def _migrate(options: DatabaseOptions) -> list[str]:
 
 
 def _apply(connection: sa.Connection, names: Tables) -> list[str]:
-    with _one_at_a_time, _exclusive(connection, names.outbox.name):
+    with _one_at_a_time:
+        _keep_others_out(connection, names.outbox.name)
         version, min_reader = read_version(connection, names)
         if version is not None and (min_reader or 0) > SCHEMA_VERSION:
             raise SchemaMismatch(schema_problem(version, min_reader))
@@ -126,14 +126,12 @@ def _alembic(connection: sa.Connection, table: str) -> AlembicConfig:
     return config
 
 
-@contextmanager
-def _exclusive(connection: sa.Connection, table: str) -> Iterator[None]:
-    """Keep other migrations of the same table out until the connection commits or closes."""
+def _keep_others_out(connection: sa.Connection, table: str) -> None:
+    """Let no other migration of *table* work until the connection closes."""
     if connection.dialect.name == "sqlite":
         # A log apart lets the application write while the relay reads. It stays with the file.
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-        yield
         return
     database = connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
     # Names of locks belong to the whole server and hold 64 characters.
@@ -144,8 +142,4 @@ def _exclusive(connection: sa.Connection, table: str) -> Iterator[None]:
             f"another migration of {table} is still running after {LOCK_WAIT_SECONDS} s: "
             "look at SHOW PROCESSLIST, then run `outbox-relay migrate` again"
         )
-    try:
-        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")
-        yield
-    finally:
-        connection.execute(sa.text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")

@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-pytest_plugins = ["tests.services.fixtures"]
+pytest_plugins = ["tests.services.fixtures", "tests.services.wheel"]
 
 NO_SKIPS = "OUTBOX_RELAY_NO_SKIPS"
 

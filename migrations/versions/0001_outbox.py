@@ -30,7 +30,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "lanes": 64,
         "new_event_id": "(unhex(replace(uuid(),'-','')))",
         "utc_now": "(utc_timestamp(6))",
-        "lane": "(crc32(coalesce(`key`,`event_id`)) % 64)",
+        "lane": "(mod(crc32(coalesce(`key`,`event_id`)), 64))",
         "id": sa.BigInteger(),
         "event_id": mysql.BINARY(16),
         "key": mysql.VARBINARY(1024),

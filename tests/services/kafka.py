@@ -17,6 +17,7 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    Message,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
@@ -233,7 +234,7 @@ def _raise_unless_passing(error: KafkaError) -> None:
         raise KafkaException(error)
 
 
-def _record(message) -> Record:  # noqa: ANN001  (the client's class has no stable public name)
+def _record(message: Message) -> Record:
     return Record(
         partition=message.partition(),
         offset=message.offset(),

@@ -142,7 +142,7 @@ class MariaDB(Service):
 
     def _is_ready(self) -> bool:
         try:
-            # connect_timeout ends with the TCP handshake, which the kernel answers for a stuck server.
+            # connect_timeout would end with the handshake of TCP, which the kernel does alone.
             with pymysql.connect(
                 host=self.host, port=self.port, user=USER, password=PASSWORD, read_timeout=2
             ):

@@ -103,7 +103,7 @@ class Service(ABC):
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start on the same port and data and return when it answers; a running one is left alone."""
+        """Start on the same port and data; returns when it answers. A running one is left alone."""
         if self.is_running:
             self.thaw()
             return

@@ -1,0 +1,61 @@
+# Every target works in a fresh clone; `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help venv check lint test services demo bench wheel clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+venv: $(VENV)/.dev ## create .venv with everything a developer needs
+
+check: $(VENV)/.dev lint ## lint, types and unit tests; needs no service
+	$(BIN)/python -m pytest tests/unit -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(VENV)/.dev services lint ## everything, on real MariaDB and Kafka; installs what is missing
+	OUTBOX_RELAY_NO_SKIPS=1 $(BIN)/python -m pytest
+
+services: $(VENV)/.dev
+	$(BIN)/python -m tests.services.install
+
+demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
+	$(BIN)/outbox-relay demo
+
+bench: $(VENV)/.dev services ## how fast a backlog drains, on real MariaDB and Kafka
+	$(BIN)/python -m benchmarks.drain
+
+wheel: $(VENV)/.dev ## build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## remove what the targets made; the jars in .cache stay
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The demo needs no test tools: a new user waits for less. What developers install includes it.
+$(VENV)/.dev: $(INPUTS) | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $(VENV)/.demo $@
+
+$(VENV)/.demo: $(INPUTS) | $(BIN)/python
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo '$(PYTHON) was not found: install Python 3.11 or later, or run: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$$($(PYTHON) --version) is too old: outbox-relay needs 3.11 or later; try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo '$(PYTHON) cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,141 @@
+"""
+The main job, from an installed wheel, in processes of its own, on MariaDB and Kafka.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.acceptance.relays import RelayProcess, account, wait_until_relayed, write_config
+
+EVENTS = 20_000
+KEYS = 500
+CONNECTIONS = 4
+IN_FLIGHT_ROWS = 4000
+
+
+@pytest.fixture
+def migrated(installed_wheel, mariadb_database, kafka, topic_name, tmp_path):
+    """A table made by `outbox-relay migrate`, and a topic."""
+    kafka.create_topic(topic_name, partitions=12)
+    config = write_config(tmp_path, mariadb_database, kafka)
+    subprocess.run(
+        [installed_wheel.command, "migrate", "--config", str(config)], check=True, cwd=tmp_path
+    )
+    return mariadb_database
+
+
+@pytest.fixture
+def make_relay(installed_wheel, mariadb_database, kafka, tmp_path):
+    """Makes relays, and ends those that still run."""
+    made: list[RelayProcess] = []
+
+    def make(name: str = "relay", **settings) -> RelayProcess:
+        folder = tmp_path / name
+        folder.mkdir()
+        config = write_config(folder, mariadb_database, kafka, **settings)
+        made.append(RelayProcess(installed_wheel.command, config, name=name))
+        return made[-1]
+
+    yield make
+    for relay in made:
+        relay.end()
+
+
+def start_writer(url: str, topic: str, *, seed: int) -> subprocess.Popen[str]:
+    arguments = [url, topic, EVENTS, KEYS, CONNECTIONS, seed]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.acceptance.writer", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(writer: subprocess.Popen[str]) -> dict[str, int]:
+    output, _ = writer.communicate(timeout=200)
+    assert writer.returncode == 0
+    return json.loads(output)
+
+
+def test_every_committed_event_arrives_once_and_in_order(
+    migrated, make_relay, kafka, topic_name, capsys
+):
+    """
+    I1, I2, I4, I6. With rollbacks, transactions held open and a relay that is stopped now and then:
+    no ghost, no loss, no inversion, and without a kill no duplicate.
+    """
+    relay = make_relay()
+    relay.start()
+    writer = start_writer(migrated.sync_url, topic_name, seed=1)
+
+    while writer.poll() is None:
+        time.sleep(2.0)
+        relay.pause(2.5)
+    counts = finish(writer)
+    wait_until_relayed(migrated)
+    relay.stop()
+
+    result = account(migrated, kafka, topic_name)
+    with capsys.disabled():
+        print(f"\n  {counts}\n  {result}")
+    assert counts["committed"] == result.committed >= EVENTS
+    assert counts["rolled_back"] > 0
+    assert counts["held"] > 0
+    assert (result.lost, result.ghosts, result.inversions, result.dead) == (0, 0, 0, 0)
+    assert result.duplicates == 0
+
+
+def test_five_kills_and_two_relays_lose_and_invert_nothing(
+    migrated, make_relay, kafka, topic_name, capsys
+):
+    """
+    I2, I4, I5, I6. Duplicates stay below in_flight_rows for each kill.
+    """
+    settings = dict(
+        lease_seconds=3.0,
+        publish_deadline_seconds=2.0,
+        standby_seconds=0.2,
+        in_flight_rows=IN_FLIGHT_ROWS,
+    )
+    relays = [make_relay(f"relay-{n}", **settings) for n in range(2)]
+    for relay in relays:
+        relay.start()
+    writer = start_writer(migrated.sync_url, topic_name, seed=2)
+
+    kills = 0
+    while kills < 5:
+        time.sleep(2.5)
+        owner = max(relays, key=lambda relay: len(relay.logged("lease_acquired")) > 0)
+        owner = active(migrated, relays) or owner
+        owner.kill()
+        kills += 1
+        owner.start()
+    counts = finish(writer)
+    wait_until_relayed(migrated)
+    for relay in relays:
+        relay.stop()
+
+    result = account(migrated, kafka, topic_name)
+    with capsys.disabled():
+        print(f"\n  {counts} kills {kills}\n  {result}")
+    assert counts["committed"] == result.committed
+    assert (result.lost, result.ghosts, result.inversions, result.dead) == (0, 0, 0, 0)
+    assert result.duplicates <= kills * IN_FLIGHT_ROWS
+
+
+def active(database, relays: list[RelayProcess]) -> RelayProcess | None:
+    """The relay that holds the lease now, by its process id in the owner's name."""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        owner = connection.execute(sa.text("SELECT MAX(owner) FROM outbox_lease")).scalar_one()
+    for relay in relays:
+        if owner.endswith(f":{relay.running.pid}"):
+            return relay
+    return None

@@ -1,0 +1,151 @@
+"""
+Installs the programs that the tests start: `python -m tests.services.install`.
+
+Does nothing where all are there. Exits 1 and says what is missing where it cannot install them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.services.kafka import LIBRARIES
+from tests.services.mariadb import find_program
+from tests.services.process import MissingPartError
+
+POM = Path(__file__).with_name("kafka-pom.xml")
+
+# Debian package -> a program that it brings.
+DATABASE_PACKAGES = {
+    "mariadb-server": ("mariadbd", "mariadb-install-db"),
+    "mariadb-client": ("mariadb",),
+}
+JAVA_PACKAGES = {"default-jdk-headless": ("java",), "maven": ("mvn",)}
+
+
+class CannotInstallError(Exception):
+    """A part is missing and cannot be installed here; the text says how to get it."""
+
+
+def say(text: str) -> None:
+    """A line for the person who waits."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def missing_packages(packages: Mapping[str, Sequence[str]]) -> list[str]:
+    """Those of *packages* that bring a program which is not installed."""
+    return [name for name, programs in packages.items() if not all(map(_is_installed, programs))]
+
+
+def install_packages(names: Sequence[str]) -> None:
+    """Install Debian packages, without starting any service of theirs."""
+    install = f"apt-get install -y --no-install-recommends {_join(names)}"
+    by_hand = f"as root: apt-get update && {install}"
+    if shutil.which("apt-get") is None:
+        raise CannotInstallError(
+            f"missing: {_join(names)}; there is no apt-get here: install them by other means"
+        )
+    if os.geteuid() != 0:
+        raise CannotInstallError(f"missing: {_join(names)}; {by_hand}")
+    say(f"installing {_join(names)}")
+    # A package's own server is not started: the tests start theirs on ports of their own.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for command in (
+        ["apt-get", "update", "-q"],
+        ["apt-get", "install", "-q", "-y", "--no-install-recommends", *names],
+    ):
+        done = _run(command, environment)
+        if done.returncode != 0:
+            raise CannotInstallError(
+                f"missing: {_join(names)}; `{' '.join(command)}` failed, is there a network?\n"
+                f"{_tail(done)}\nonce it works, {by_hand}"
+            )
+
+
+def install_kafka(libraries: Path = LIBRARIES) -> None:
+    """Fetch the broker's jars with Maven, all of them or none."""
+    if any(libraries.glob("kafka_*.jar")):
+        return
+    names = missing_packages(JAVA_PACKAGES)
+    if names:
+        install_packages(names)
+    say("fetching the jars of Kafka")
+    libraries.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix="libs-", dir=libraries.parent))
+    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
+    try:
+        done = _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={draft}"])
+        if done.returncode != 0:
+            raise CannotInstallError(
+                f"missing: the jars of Kafka; `{' '.join(command)}` failed, is there a network?\n"
+                f"{_tail(done)}"
+            )
+        shutil.rmtree(libraries, ignore_errors=True)
+        draft.chmod(0o755)
+        draft.rename(libraries)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def main() -> int:
+    """Install what is missing; the exit code."""
+    problems = []
+    for install in (_install_database, _install_java, install_kafka):
+        try:
+            install()
+        except CannotInstallError as error:
+            problems.append(str(error))
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    return 1 if problems else 0
+
+
+def _install_database() -> None:
+    names = missing_packages(DATABASE_PACKAGES)
+    if names:
+        install_packages(names)
+
+
+def _install_java() -> None:
+    # With the jars in the cache only the runtime is needed.
+    if not _is_installed("java"):
+        install_packages(["default-jdk-headless"])
+
+
+def _is_installed(program: str) -> bool:
+    try:
+        find_program(program)
+    except MissingPartError:
+        return False
+    return True
+
+
+def _run(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _tail(done: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+
+
+def _join(names: Sequence[str]) -> str:
+    return " ".join(names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
