@@ -128,6 +128,22 @@ def wait_until_relayed(database: Database, *, seconds: float = 120) -> None:
     raise AssertionError(f"rows are still pending after {seconds} s")
 
 
+def wait_for_owner(database: Database, relays: list[RelayProcess]) -> RelayProcess:
+    """The relay that holds the lease, by the process id in the owner's name."""
+    engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with engine.connect() as connection:
+            owner = connection.execute(
+                sa.text("SELECT MAX(owner) FROM outbox_lease WHERE expires_at > UTC_TIMESTAMP(6)")
+            ).scalar_one()
+        for relay in relays:
+            if owner and owner.endswith(f":{relay.running.pid}"):
+                return relay
+        time.sleep(0.05)
+    raise AssertionError("no relay took the lease within 60 s")
+
+
 def account(database: Database, kafka: Kafka, topic: str) -> Account:
     """
     Compare by event id; order by the aggregate's version, which knows nothing of our ids.

@@ -9,42 +9,17 @@ import subprocess
 import sys
 import time
 
-import pytest
-
-from tests.acceptance.relays import RelayProcess, account, wait_until_relayed, write_config
+from tests.acceptance.relays import (
+    RelayProcess,
+    account,
+    wait_for_owner,
+    wait_until_relayed,
+)
 
 EVENTS = 20_000
 KEYS = 500
 CONNECTIONS = 4
 IN_FLIGHT_ROWS = 4000
-
-
-@pytest.fixture
-def migrated(installed_wheel, mariadb_database, kafka, topic_name, tmp_path):
-    """A table made by `outbox-relay migrate`, and a topic."""
-    kafka.create_topic(topic_name, partitions=12)
-    config = write_config(tmp_path, mariadb_database, kafka)
-    subprocess.run(
-        [installed_wheel.command, "migrate", "--config", str(config)], check=True, cwd=tmp_path
-    )
-    return mariadb_database
-
-
-@pytest.fixture
-def make_relay(installed_wheel, mariadb_database, kafka, tmp_path):
-    """Makes relays, and ends those that still run."""
-    made: list[RelayProcess] = []
-
-    def make(name: str = "relay", **settings) -> RelayProcess:
-        folder = tmp_path / name
-        folder.mkdir()
-        config = write_config(folder, mariadb_database, kafka, **settings)
-        made.append(RelayProcess(installed_wheel.command, config, name=name))
-        return made[-1]
-
-    yield make
-    for relay in made:
-        relay.end()
 
 
 def start_writer(url: str, topic: str, *, seed: int) -> subprocess.Popen[str]:
@@ -108,10 +83,9 @@ def test_five_kills_and_two_relays_lose_and_invert_nothing(
     writer = start_writer(migrated.sync_url, topic_name, seed=2)
 
     kills = 0
-    while kills < 5:
-        time.sleep(2.5)
-        owner = max(relays, key=lambda relay: len(relay.logged("lease_acquired")) > 0)
-        owner = active(migrated, relays) or owner
+    for _ in range(5):
+        time.sleep(1.5)
+        owner = wait_for_owner(migrated, relays)
         owner.kill()
         kills += 1
         owner.start()
@@ -126,16 +100,3 @@ def test_five_kills_and_two_relays_lose_and_invert_nothing(
     assert counts["committed"] == result.committed
     assert (result.lost, result.ghosts, result.inversions, result.dead) == (0, 0, 0, 0)
     assert result.duplicates <= kills * IN_FLIGHT_ROWS
-
-
-def active(database, relays: list[RelayProcess]) -> RelayProcess | None:
-    """The relay that holds the lease now, by its process id in the owner's name."""
-    import sqlalchemy as sa
-
-    engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        owner = connection.execute(sa.text("SELECT MAX(owner) FROM outbox_lease")).scalar_one()
-    for relay in relays:
-        if owner.endswith(f":{relay.running.pid}"):
-            return relay
-    return None

@@ -25,7 +25,8 @@ DATABASE_PACKAGES = {
     "mariadb-server": ("mariadbd", "mariadb-install-db"),
     "mariadb-client": ("mariadb",),
 }
-JAVA_PACKAGES = {"default-jdk-headless": ("java",), "maven": ("mvn",)}
+JAVA_PACKAGES = {"default-jdk-headless": ("java",)}
+MAVEN_PACKAGES = {"maven": ("mvn",)}
 
 
 class CannotInstallError(Exception):
@@ -68,17 +69,24 @@ def install_packages(names: Sequence[str]) -> None:
             )
 
 
+def install_database() -> None:
+    """MariaDB's server and client."""
+    _install_missing(DATABASE_PACKAGES)
+
+
 def install_kafka(libraries: Path = LIBRARIES) -> None:
-    """Fetch the broker's jars with Maven, all of them or none."""
-    if any(libraries.glob("kafka_*.jar")):
-        return
-    names = missing_packages(JAVA_PACKAGES)
-    if names:
-        install_packages(names)
+    """Java, and the broker's jars with Maven: all of them or none."""
+    has_jars = any(libraries.glob("kafka_*.jar"))
+    _install_missing(JAVA_PACKAGES if has_jars else JAVA_PACKAGES | MAVEN_PACKAGES)
+    if not has_jars:
+        _fetch_jars(libraries)
+
+
+def _fetch_jars(libraries: Path) -> None:
     say("fetching the jars of Kafka")
     libraries.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix="libs-", dir=libraries.parent))
-    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
+    command = ["mvn", "-q", "-B", "-Dstyle.color=never", "-f", str(POM), "dependency:copy-dependencies"]
     try:
         done = _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={draft}"])
         if done.returncode != 0:
@@ -96,7 +104,7 @@ def install_kafka(libraries: Path = LIBRARIES) -> None:
 def main() -> int:
     """Install what is missing; the exit code."""
     problems = []
-    for install in (_install_database, _install_java, install_kafka):
+    for install in (install_database, install_kafka):
         try:
             install()
         except CannotInstallError as error:
@@ -106,16 +114,10 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def _install_database() -> None:
-    names = missing_packages(DATABASE_PACKAGES)
+def _install_missing(packages: Mapping[str, Sequence[str]]) -> None:
+    names = missing_packages(packages)
     if names:
         install_packages(names)
-
-
-def _install_java() -> None:
-    # With the jars in the cache only the runtime is needed.
-    if not _is_installed("java"):
-        install_packages(["default-jdk-headless"])
 
 
 def _is_installed(program: str) -> bool:
