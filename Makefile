@@ -24,7 +24,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: $(VENV)/.dev services lint ## everything, on real MariaDB and Kafka; installs what is missing
-	OUTBOX_RELAY_NO_SKIPS=1 $(BIN)/python -m pytest
+	NO_SKIPS=1 $(BIN)/python -m pytest
 
 services: $(VENV)/.dev
 	$(BIN)/python -m tests.services.install

@@ -12,7 +12,6 @@ topic: every event once, in order within each key.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ import random
 import time
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -54,7 +54,11 @@ class Result:
 def payload(number: int) -> bytes:
     """JSON of about 600 bytes that zlib halves, as an order might look."""
     rng = random.Random(number)
-    body: dict[str, Any] = {"order_id": number, "customer": f"customer-{number % KEYS}", "lines": []}
+    body: dict[str, Any] = {
+        "order_id": number,
+        "customer": f"customer-{number % KEYS}",
+        "lines": [],
+    }
     while len(json.dumps(body)) < PAYLOAD_BYTES - 40:
         body["lines"].append(
             {"sku": f"{rng.getrandbits(40):010x}", "quantity": rng.randint(1, 9), "price": "19.90"}
@@ -115,13 +119,13 @@ def relay(url: str, bootstrap: str, queue: Any) -> None:
 
 def peak_mb() -> float:
     """Largest resident memory of this process; ru_maxrss would count its parent's."""
-    with open("/proc/self/status") as file:
+    with Path("/proc/self/status").open() as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
-    with open(f"/proc/{pid}/stat") as file:
+    with Path(f"/proc/{pid}/stat").open() as file:
         fields = file.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -150,7 +154,9 @@ def drain(mariadb: MariaDB, kafka: Kafka, rows: int, run: int) -> Result:
     process.join()
     after = cpu_seconds(mariadb.pid), cpu_seconds(kafka.pid)
     with engine.begin() as connection:
-        left = connection.execute(sa.text("SELECT COUNT(*) FROM outbox WHERE status <> 1")).scalar_one()
+        left = connection.execute(
+            sa.text("SELECT COUNT(*) FROM outbox WHERE status <> 1")
+        ).scalar_one()
         connection.execute(sa.text("DROP TABLE outbox"))
     duplicates, missing, inversions = account(kafka, topic, rows)
     return Result(
@@ -190,7 +196,9 @@ def account(kafka: Kafka, topic: str, rows: int) -> tuple[int, int, int]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
@@ -201,7 +209,16 @@ def main() -> None:
         f"{arguments.rows} rows, {PAYLOAD_BYTES} B payloads (zlib), {KEYS} keys, "
         f"{PARTITIONS} partitions, status marked\n"
     )
-    head = ("rows/s", "relay µs/row", "peak MB", "MariaDB µs/row", "Kafka µs/row", "dup", "lost", "inv")
+    head = (
+        "rows/s",
+        "relay µs/row",
+        "peak MB",
+        "MariaDB µs/row",
+        "Kafka µs/row",
+        "dup",
+        "lost",
+        "inv",
+    )
     print("  ".join(f"{title:>14}" for title in head))
     with MariaDB(extra_args=mariadb_args) as mariadb, Kafka(heap="1g") as kafka:
         for run in range(arguments.runs):

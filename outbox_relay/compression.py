@@ -29,7 +29,9 @@ class ZlibCompressor:
 
     def __init__(self, level: int = 6) -> None:
         if level not in range(-1, 10):
-            raise ValueError(f"level = {level} is not a zlib level: use 0 to 9, or -1 for zlib's own")
+            raise ValueError(
+                f"level = {level} is not a zlib level: use 0 to 9, or -1 for zlib's own"
+            )
         self.level = level
 
     def compress(self, data: bytes) -> bytes:

@@ -47,7 +47,7 @@ class HttpOptions:
     """Whether /metrics, /livez and /readyz are served."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 in a container, where Prometheus and the kubelet come from outside."""  # noqa: E501
+    """Address to listen on. 0.0.0.0 in a container, where Prometheus and the kubelet come from outside."""
 
     port: int = 9464
     """Port to listen on; 0 takes any free one, which the log line http_listening names."""
@@ -70,7 +70,7 @@ class LogOptions:
     """json is one object a line; console is for eyes; auto is console on a terminal, else json."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least level that is written. Client libraries never log below warning: they would log keys and values."""  # noqa: E501
+    """The least level that is written. Client libraries never log below warning: they would log keys and values."""
 
     def problems(self) -> list[str]:
         """What is wrong with these settings, one line each, named by key."""

@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-
 RELAY_HEADERS: Final = frozenset(
     {
         "ce_id",
@@ -54,7 +53,7 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    _event_id: uuid.UUID = PrivateAttr(default_factory=lambda: uuid7())
+    _event_id: uuid.UUID = PrivateAttr(default_factory=lambda: uuid7())  # noqa: PLW0108 - it is defined below
 
     @property
     def event_id(self) -> uuid.UUID:

@@ -5,8 +5,6 @@ Labels come from closed sets, and topics are capped: never a key or an id. Count
 fact is durable. ``docs/reference/metrics.md`` lists exactly what stands here.
 """
 
-# ruff: noqa: ARG002 - who counts a fact need not count everything that is said of it
-
 from __future__ import annotations
 
 import asyncio

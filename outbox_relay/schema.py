@@ -147,7 +147,7 @@ class Tables:
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,47}")
-_MYSQL_OPTIONS = {
+_MYSQL_OPTIONS: dict[str, Any] = {
     f"{name}_{option}": value
     for name in ("mysql", "mariadb")
     for option, value in (
@@ -191,7 +191,9 @@ def _outbox(metadata: sa.MetaData, name: str) -> sa.Table:
         sa.Column("key", _variants(sa.LargeBinary(), mysql.VARBINARY(MAX_KEY_BYTES))),
         sa.Column("lane", _small(), sa.Computed(lane_of_row(), persisted=True)),
         sa.Column("headers", _variants(sa.Text(), mysql.TEXT())),
-        sa.Column("content_type", sa.String(255), nullable=False, server_default="application/json"),
+        sa.Column(
+            "content_type", sa.String(255), nullable=False, server_default="application/json"
+        ),
         sa.Column("payload", _variants(sa.LargeBinary(), mysql.MEDIUMBLOB()), nullable=False),
         sa.Column("codec", _small(), nullable=False, server_default="0"),
         sa.Column("status", _small(), nullable=False, server_default="0"),

@@ -11,7 +11,16 @@ import pytest
 
 pytest_plugins = ["tests.services.fixtures", "tests.services.wheel"]
 
-NO_SKIPS = "OUTBOX_RELAY_NO_SKIPS"
+# Without the prefix of the relay's settings: each relay that a test starts inherits the
+# environment, and refuses to start over a variable with that prefix which is no setting.
+NO_SKIPS = "NO_SKIPS"
+SETTINGS_PREFIX = "OUTBOX_RELAY_"
+
+
+def pytest_configure() -> None:
+    """Keep the settings of whoever runs the tests out of the relays that the tests start."""
+    for name in [name for name in os.environ if name.startswith(SETTINGS_PREFIX)]:
+        del os.environ[name]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -19,7 +28,7 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """
-    Turn a skip into a failure when OUTBOX_RELAY_NO_SKIPS=1: a run that skips proves nothing.
+    Turn a skip into a failure when NO_SKIPS=1: a run that skips proves nothing.
     """
     report = yield
     if report.skipped and os.environ.get(NO_SKIPS) == "1" and not hasattr(report, "wasxfail"):

@@ -65,13 +65,13 @@ class _Client:
 
     async def close(self, timeout_seconds: float) -> None:
         """Let go within the time given: ``stop()`` alone may never return."""
-        sender = self.producer._sender.sender_task  # noqa: SLF001 - there is no public way
+        sender = self.producer._sender.sender_task
         if sender is not None:
             sender.cancel()
             await asyncio.wait([sender], timeout=timeout_seconds / 2)
             if sender.done() and not sender.cancelled():
                 sender.exception()
-        self.producer._closed = True  # noqa: SLF001 - its sender is gone, nothing is left to flush
+        self.producer._closed = True
         with contextlib.suppress(TimeoutError, KafkaError, OSError):
             async with asyncio.timeout(timeout_seconds / 2):
                 await self.producer.client.close()
@@ -108,7 +108,9 @@ class KafkaBroker:
             try:
                 async with asyncio.timeout(self._options.request_timeout_seconds):
                     answered = await (
-                        metadata.add_topic(topic) if attempt == 0 else metadata.force_metadata_update()
+                        metadata.add_topic(topic)
+                        if attempt == 0
+                        else metadata.force_metadata_update()
                     )
             except TimeoutError as error:
                 raise BrokerUnavailable("no broker answered with metadata in time") from error

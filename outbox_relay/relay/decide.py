@@ -59,7 +59,9 @@ class PauseTopic:
     detail: str
 
 
-Decision = MarkProduced | Split | DeadLetter | PublishAgain | AwaitBroker | ParkPartition | PauseTopic
+Decision = (
+    MarkProduced | Split | DeadLetter | PublishAgain | AwaitBroker | ParkPartition | PauseTopic
+)
 
 
 def decide(

@@ -199,9 +199,7 @@ class Broker(Protocol):
     def known_partitions(self, topic: str) -> int | None:
         """The same from memory, without asking."""
 
-    async def publish(
-        self, topic: str, partition: int, records: Sequence[Record]
-    ) -> Outcome:
+    async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Outcome:
         """
         Publish *records* as one batch, in order, and say what became of it, within the deadline.
 

@@ -16,9 +16,9 @@ from outbox_relay.errors import (
     StoreUnavailable,
 )
 from outbox_relay.relay.decide import Backoff, TrustWindow
-from outbox_relay.relay.dispatch import Surroundings
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.ports import Broker, Clock, Lease, Observer, Store
+from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.term import TermRun
 from outbox_relay.relay.watching import Silent
 from outbox_relay.relay.wire import Encoder, WireOptions

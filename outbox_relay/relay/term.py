@@ -12,10 +12,11 @@ from typing import Any
 
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.relay.decide import Backoff, TrustWindow
-from outbox_relay.relay.dispatch import Dispatcher, Surroundings
+from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.ports import Row
 from outbox_relay.relay.reading import Reading
+from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.wire import Encoder
 
 FIRST_POLL_SECONDS = 0.01
@@ -112,7 +113,7 @@ class TermRun:
         while not self._stopping.is_set():
             observer.cycle()
             observer.in_flight(len(self.reading.in_flight), self.reading.bytes_in_flight)
-            self._dispatcher.tick()
+            self._dispatcher.pauses.tick()
             if not self._may_read():
                 self._room.clear()
                 await clock.wait(self._room, 0.1)
@@ -139,7 +140,7 @@ class TermRun:
 
     def _may_read(self) -> bool:
         """Whether there is room for half a chunk, and anywhere to publish it."""
-        if self._dispatcher.all_paused() or not self._dispatcher.broker_up.is_set():
+        if self._dispatcher.pauses.everything() or not self._dispatcher.watch.up.is_set():
             return False
         room = self.reading.room()
         return room >= self._around.options.chunk_rows // 2 or (
@@ -227,7 +228,7 @@ class TermRun:
                 max_id = await around.store.max_id()
                 # Noted when the answer is here: every id up to it was given out before.
                 self.reading.note(max_id, now=around.clock.now())
-                self._dispatcher.operator_paused(await around.store.paused_topics())
+                self._dispatcher.pauses.operator_wants(await around.store.paused_topics())
                 if around.clock.now() >= next_schema:
                     next_schema = around.clock.now() + SCHEMA_SECONDS
                     await around.store.check_schema()

@@ -31,10 +31,20 @@ class Track:
     resume_at: float = 0.0
     parkings: int = 0
 
+    def unsent(self) -> Iterator[Row]:
+        """Every row that waits, taken out of the queue."""
+        while self.queue:
+            yield self.queue.popleft()
+
 
 @dataclass(slots=True)
 class Route:
-    """A topic: its tracks, once its partitions are known; `waiting` holds rows until then."""
+    """
+    A topic: its tracks, once its partitions are known; `waiting` holds rows until then.
+
+    While `paused` its rows stay pending. `renewed` says that it is being learnt anew, or was: then
+    it may go on.
+    """
 
     topic: str
     partitions: KeyPartitions | None = None
@@ -42,6 +52,7 @@ class Route:
     waiting: list[Row] = field(default_factory=list)
     lookup: asyncio.Task[None] | None = None
     paused: bool = False
+    renewed: bool = False
     resume_at: float = 0.0
     pauses: int = 0
     batch_bytes: int = sys.maxsize
@@ -69,8 +80,7 @@ class Route:
         yield from self.waiting
         self.waiting.clear()
         for track in self.tracks.values():
-            yield from track.queue
-            track.queue.clear()
+            yield from track.unsent()
 
 
 @dataclass(frozen=True, slots=True)

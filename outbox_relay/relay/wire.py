@@ -135,7 +135,9 @@ class Encoder:
 
     def _learn_own(self, text: str | None) -> _Headers:
         stored = {} if text is None else _object_of_strings(text)
-        own = [(name, value.encode()) for name, value in stored.items() if name not in RELAY_HEADERS]
+        own = [
+            (name, value.encode()) for name, value in stored.items() if name not in RELAY_HEADERS
+        ]
         if "ce_source" not in stored:
             own.append(("ce_source", self.source.encode()))
         if len(self._own) > _MOST_OWN:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -26,7 +25,7 @@ CLOSE_SECONDS = 0.5
 class Answer:
     """Rows of a SELECT; for other statements how many rows matched."""
 
-    rows: Sequence[Row[Any]]
+    rows: Sequence[Any]
     matched: int
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseOptions:
     """Where the outbox is."""
 
-    url: str = ""
+    url: str = field(default="", repr=False)
     """SQLAlchemy URL with an async driver: mysql+asyncmy://user:password@host/database, mariadb+asyncmy://..., sqlite+aiosqlite:///path. Required."""
 
     table: str = "outbox"
@@ -25,7 +25,9 @@ class DatabaseOptions:
         """What is wrong with these settings, one line each, named by key."""
         found = []
         if not self.url:
-            found.append("database.url is required, such as mysql+asyncmy://user:password@host/shop")
+            found.append(
+                "database.url is required, such as mysql+asyncmy://user:password@host/shop"
+            )
         for key in ("timeout_seconds", "connect_timeout_seconds"):
             if getattr(self, key) <= 0:
                 found.append(f"database.{key} = {getattr(self, key)} must be greater than 0")

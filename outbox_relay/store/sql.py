@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -37,7 +36,9 @@ def _dialect_of(options: DatabaseOptions) -> Dialect:
     if name == "sqlite":
         return sqlite.dialect(options)
     raise ConfigError(
-        [f"database.url: {name} is not supported: use mysql+asyncmy, mariadb+asyncmy or sqlite+aiosqlite"]
+        [
+            f"database.url: {name} is not supported: use mysql+asyncmy, mariadb+asyncmy or sqlite+aiosqlite"
+        ]
     )
 
 
@@ -56,6 +57,7 @@ class SqlStore:
             options.url,
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
             connect_args=dict(dialect.connect_args),
             **dialect.engine_options,
         )
@@ -126,7 +128,7 @@ class SqlStore:
         return self._lease_of(rows, nonce, server)
 
     @staticmethod
-    def _lease_of(rows: Sequence[sa.Row[Any]], nonce: str, server: str) -> Lease:
+    def _lease_of(rows: Sequence[Any], nonce: str, server: str) -> Lease:
         lanes = [row[0] for row in rows]
         term, noted_id, crash_count = (max(row[i] for row in rows) for i in (1, 2, 3))
         return Lease(
@@ -192,7 +194,9 @@ class SqlStore:
         if not rows:
             raise LeaseLost(f"another relay took the lanes from term {term.number}")
         if not rows[0][0]:
-            raise StoreUnavailable(f"the lease of term {term.number} ran out and is not yet renewed")
+            raise StoreUnavailable(
+                f"the lease of term {term.number} ran out and is not yet renewed"
+            )
 
     # Beside it
 

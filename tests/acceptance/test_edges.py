@@ -41,7 +41,9 @@ def test_rows_inserted_by_hand_are_relayed(migrated, make_relay, mariadb, kafka,
     """
     relay = make_relay()
     relay.start()
-    rows = ", ".join(f"('by.hand', '{topic_name}', '{value}')" for value in ('{"n": 1}', '{"n": 2}'))
+    rows = ", ".join(
+        f"('by.hand', '{topic_name}', '{value}')" for value in ('{"n": 1}', '{"n": 2}')
+    )
     sql = f"INSERT INTO outbox (event_name, topic, payload) VALUES {rows}"
     subprocess.run(
         ["mariadb", "-uob", "-pob", "-h127.0.0.1", f"-P{mariadb.port}", migrated.name, "-e", sql],
@@ -57,9 +59,7 @@ def test_rows_inserted_by_hand_are_relayed(migrated, make_relay, mariadb, kafka,
 
 
 @pytest.mark.parametrize("limit", ["relay", "topic"])
-def test_an_oversized_event_among_good_ones(
-    migrated, engine, make_relay, kafka, topic_name, limit
-):
+def test_an_oversized_event_among_good_ones(migrated, engine, make_relay, kafka, topic_name, limit):
     """
     I2, I4, I7. It becomes a dead letter with a reason; every other event arrives in order.
     """
@@ -152,9 +152,7 @@ def test_a_relay_waits_for_its_table_and_goes_on_by_itself(
         time.sleep(0.1)
     assert "outbox-relay migrate" in relay.logged("schema_mismatch")[0]["error"]
 
-    subprocess.run(
-        [installed_wheel.command, "migrate", "--config", str(relay.config)], check=True
-    )
+    subprocess.run([installed_wheel.command, "migrate", "--config", str(relay.config)], check=True)
     engine = sa.create_engine(mariadb_database.sync_url)
     with engine.begin() as connection:
         Outbox().add(connection, {"a": 1}, name="e", topic=topic_name, key="k")

@@ -10,7 +10,6 @@ import sys
 import time
 
 from tests.acceptance.relays import (
-    RelayProcess,
     account,
     wait_for_owner,
     wait_until_relayed,

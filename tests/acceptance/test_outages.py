@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from outbox_relay import NotificationEvent, Outbox
-from outbox_relay.store import DatabaseOptions
 from outbox_relay.migrate import migrate
+from outbox_relay.store import DatabaseOptions
 from tests.acceptance.relays import RelayProcess, wait_until_relayed, write_config
 from tests.services.database import Database
 
@@ -53,7 +53,9 @@ class Site:
     def statuses(self) -> dict[int, int]:
         """Rows by status."""
         with self.engine.connect() as connection:
-            rows = connection.execute(sa.text("SELECT status, COUNT(*) FROM outbox GROUP BY status"))
+            rows = connection.execute(
+                sa.text("SELECT status, COUNT(*) FROM outbox GROUP BY status")
+            )
             return dict(rows.tuples().all())
 
 
@@ -110,7 +112,9 @@ def test_a_minute_without_a_broker_loses_nothing(make_site, kafka, outage, capsy
     wait_until_relayed(stopping.database, seconds=60)
 
     with capsys.disabled():
-        print(f"\n  {outage} for {OUTAGE_SECONDS} s: drained {resumed:.1f} s after, stop {took:.1f} s")
+        print(
+            f"\n  {outage} for {OUTAGE_SECONDS} s: drained {resumed:.1f} s after, stop {took:.1f} s"
+        )
     assert took <= STOP_SECONDS + 1
     for site in (idle, busy, stopping):
         assert site.statuses() == {1: site.written}

@@ -13,9 +13,9 @@ from random import Random
 import pytest
 
 from outbox_relay.relay.decide import TrustWindow
-from outbox_relay.relay.dispatch import Surroundings
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.reading import Reading
+from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.term import TermRun
 from outbox_relay.relay.watching import Silent
 from outbox_relay.relay.wire import Encoder

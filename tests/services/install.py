@@ -86,7 +86,15 @@ def _fetch_jars(libraries: Path) -> None:
     say("fetching the jars of Kafka")
     libraries.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix="libs-", dir=libraries.parent))
-    command = ["mvn", "-q", "-B", "-Dstyle.color=never", "-f", str(POM), "dependency:copy-dependencies"]
+    command = [
+        "mvn",
+        "-q",
+        "-B",
+        "-Dstyle.color=never",
+        "-f",
+        str(POM),
+        "dependency:copy-dependencies",
+    ]
     try:
         done = _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={draft}"])
         if done.returncode != 0:

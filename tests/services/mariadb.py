@@ -95,6 +95,8 @@ class MariaDB(Service):
             "--no-defaults",
             *self._user_arguments(),
             f"--datadir={self._data}",
+            # A server that starts clears its temporary files there, other servers' too.
+            f"--tmpdir={self.folder}",
             f"--socket={self.socket}",
             f"--port={self.port}",
             *SETTINGS,
@@ -112,6 +114,8 @@ class MariaDB(Service):
             "--no-defaults",
             *self._user_arguments(),
             f"--datadir={self._data}",
+            # A server that starts clears its temporary files there, other servers' too.
+            f"--tmpdir={self.folder}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
         ]

@@ -130,7 +130,7 @@ async def test_one_relay_is_active_and_the_others_stand_by(start, store, broker,
         await clock.advance(0.1)
 
     assert len(broker.seqs()) == 50
-    assert sum("acquire" == call for call in store.calls) > 2
+    assert sum(call == "acquire" for call in store.calls) > 2
 
 
 async def test_an_outage_of_the_broker_costs_no_event(start, store, broker, clock):

@@ -1,0 +1,130 @@
+"""The `Broker` port in memory, and an observer that keeps what was logged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from outbox_relay.errors import TopicUnavailable
+from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
+from outbox_relay.relay.ports import Record
+from outbox_relay.relay.watching import Silent
+from outbox_relay.testing.clock import FakeClock
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A record that a `RecordingBroker` acked."""
+
+    topic: str
+    partition: int
+    record: Record
+
+    @property
+    def seq(self) -> int:
+        """The row's id, from the header ``outbox-seq``."""
+        return int(dict(self.record.headers)["outbox-seq"])
+
+
+class RecordingBroker:
+    """
+    The `Broker` port in memory: keeps what it acks, refuses what it is told to.
+
+    `down` takes the broker away: nothing is answered within the deadline. `answer` may decide each
+    batch: it gets (topic, partition, records) and returns an outcome, or None to ack; `hold` keeps
+    batches of a partition under way until `let_go`.
+    """
+
+    def __init__(
+        self,
+        clock: FakeClock,
+        topics: Mapping[str, int],
+        *,
+        publish_deadline_seconds: float = 10.0,
+        max_record_bytes: int | None = None,
+    ) -> None:
+        self.clock = clock
+        self.topics = dict(topics)
+        self.down = False
+        self.published: list[Published] = []
+        self.batches: list[int] = []
+        self.max_record_bytes = max_record_bytes
+        self.answer: Callable[[str, int, Sequence[Record]], Outcome | None] | None = None
+        self._deadline_seconds = publish_deadline_seconds
+        self._held: dict[tuple[str, int], asyncio.Event] = {}
+
+    def seqs(self, topic: str | None = None) -> list[int]:
+        """Row ids in the order in which they were acked."""
+        return [p.seq for p in self.published if topic in (None, p.topic)]
+
+    def values(self, topic: str) -> list[bytes | None]:
+        """Values in the order in which they were acked."""
+        return [p.record.value for p in self.published if p.topic == topic]
+
+    def hold(self, topic: str, partition: int = 0) -> None:
+        """Keep the partition's batches under way."""
+        self._held[(topic, partition)] = asyncio.Event()
+
+    def let_go(self, topic: str, partition: int = 0) -> None:
+        """Answer what `hold` kept."""
+        self._held.pop((topic, partition)).set()
+
+    async def partitions(self, topic: str) -> int:
+        """See Broker."""
+        await asyncio.sleep(0)
+        if topic not in self.topics:
+            raise TopicUnavailable(f"topic {topic} does not exist")
+        return self.topics[topic]
+
+    def known_partitions(self, topic: str) -> int | None:
+        """See Broker."""
+        return self.topics.get(topic)
+
+    async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Outcome:
+        """See Broker."""
+        await asyncio.sleep(0)
+        held = self._held.get((topic, partition))
+        if held is not None and not await self.clock.wait(held, self._deadline_seconds):
+            return Unknown(fault=Fault.PARTITION, detail="no answer in time")
+        if self.down:
+            await self.clock.sleep(self._deadline_seconds)
+            return Unknown(fault=Fault.PARTITION, detail="no answer in time")
+        if topic not in self.topics:
+            return Unknown(fault=Fault.TOPIC, detail=f"topic {topic} does not exist")
+        outcome = self.answer(topic, partition, records) if self.answer else None
+        outcome = outcome or self._refuse_large(records)
+        if outcome is not None and not isinstance(outcome, Acked):
+            return outcome
+        self.batches.append(len(records))
+        self.published += [Published(topic, partition, record) for record in records]
+        return Acked()
+
+    def _refuse_large(self, records: Sequence[Record]) -> Outcome | None:
+        limit = self.max_record_bytes
+        if limit is None or all(record.byte_count <= limit for record in records):
+            return None
+        return Rejected(reason=RejectReason.TOO_LARGE, detail=f"more than {limit} bytes")
+
+    async def probe(self) -> bool:
+        """See Broker."""
+        await asyncio.sleep(0)
+        return not self.down
+
+    async def close(self, *, timeout_seconds: float) -> None:
+        """See Broker."""
+
+
+class Watcher(Silent):
+    """An observer that keeps what was logged."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, object]]] = []
+
+    def log(self, event: str, **fields: object) -> None:
+        """Keep it."""
+        self.events.append((event, fields))
+
+    def names(self) -> list[str]:
+        """The names of what was logged, in order."""
+        return [name for name, _ in self.events]
