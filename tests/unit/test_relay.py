@@ -576,3 +576,70 @@ def test_settings_that_break_a_promise_are_refused_with_the_reason():
         "relay.chunk_rows",
         "relay.lease_seconds",
     ]
+
+
+async def test_a_topic_goes_on_only_between_two_reads(start, store, broker, clock):
+    """
+    I4. A read that is under way when a topic may go on must not bring a newer row of it first.
+    """
+    broker.topics["orders"] = 1
+    old = [store.insert("orders", key=b"k") for _ in range(30)]
+    store.paused.add("orders")
+    start(chunk_rows=10, in_flight_rows=40)
+    await clock.advance(5)
+
+    def while_reading() -> None:
+        if "orders" in store.paused:
+            store.paused.clear()
+            old.append(store.insert("orders", key=b"k"))
+
+    store.before["read"] = while_reading
+    for _ in range(40):
+        await clock.advance(0.1)
+
+    assert broker.seqs() == old
+
+
+async def test_large_payloads_are_fetched_in_their_place(start, store, broker, clock):
+    """
+    I4, I10. A row whose payload was left behind neither overtakes nor is overtaken.
+    """
+    ids = [store.insert("orders", key=b"k", payload=b"%d" % n) for n in range(9)]
+    original = store.read
+
+    async def read(plan):
+        rows = await original(plan)
+        return [row._replace(payload=None) if row.id % 3 == 0 else row for row in rows]
+
+    store.read = read
+    start()
+    await clock.advance(1)
+
+    assert broker.seqs() == ids
+    assert broker.values("orders") == [b"%d" % n for n in range(9)]
+
+
+async def test_bytes_in_flight_are_bounded(start, store, broker, clock):
+    """
+    I10. Large payloads wait in the database until there is room.
+    """
+    for n in range(20):
+        store.insert("wide", key=b"%d" % n, payload=b"x" * 1000)
+    original = store.read
+
+    async def read(plan):
+        return [row._replace(payload=None) for row in await original(plan)]
+
+    store.read = read
+    for partition in range(8):
+        broker.hold("wide", partition)
+    running = start(in_flight_bytes=5000)
+    await clock.advance(3)
+
+    assert running.producer._term.reading.bytes_in_flight <= 5000
+
+    for partition in range(8):
+        broker.let_go("wide", partition)
+    await clock.advance(5)
+
+    assert len(broker.published) == 20
