@@ -93,6 +93,7 @@ def relay(url: str, bootstrap: str, queue: Any) -> None:
     from outbox_relay.brokers.options import KafkaOptions
     from outbox_relay.relay.producer import EventProducer
     from outbox_relay.store import DatabaseOptions, open_store
+    from outbox_relay.wiring import run_loop
 
     async def run() -> tuple[float, float]:
         producer = EventProducer(
@@ -103,17 +104,14 @@ def relay(url: str, bootstrap: str, queue: Any) -> None:
         await producer.run(until_empty=True)
         return time.perf_counter() - started, time.process_time() - cpu
 
-    import uvloop
-
-    profile = os.environ.get("OUTBOX_RELAY_PROFILE")
-    if profile:
+    if profile := os.environ.get("PROFILE"):
         import cProfile
 
         with cProfile.Profile() as profiler:
-            seconds, cpu = uvloop.run(run())
+            seconds, cpu = run_loop(run())
         profiler.dump_stats(profile)
     else:
-        seconds, cpu = uvloop.run(run())
+        seconds, cpu = run_loop(run())
     queue.put((seconds, cpu, peak_mb()))
 
 

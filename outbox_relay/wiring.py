@@ -6,8 +6,11 @@ Adapters are imported when they are built, so that a command loads only what it 
 
 from __future__ import annotations
 
+import asyncio
+import gc
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.engine import make_url
 
@@ -17,6 +20,24 @@ from outbox_relay.relay.producer import EventProducer
 if TYPE_CHECKING:
     from outbox_relay.http.server import HttpServer
     from outbox_relay.metrics import MetricsObserver
+
+
+Result = TypeVar("Result")
+
+
+def run_loop(main: Coroutine[object, object, Result]) -> Result:
+    """
+    Run *main* as the relay's process does: on uvloop where it is installed.
+
+    Rows and records hold no cycles, and looking for some in thousands of them took a tenth of the
+    relay's CPU: the collector runs less often.
+    """
+    gc.set_threshold(100_000, 20, 20)
+    try:
+        import uvloop  # noqa: PLC0415 - an optional 5 to 10 %
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -212,7 +212,7 @@ class KafkaBroker:
     def _start_ended(self, task: asyncio.Task[_Client]) -> None:
         self._starting = None
         if not task.cancelled() and task.exception() is not None:
-            self._observer.log("kafka_start_failed", error=str(task.exception()))
+            self._observer.log("kafka_start_failed", error=repr(task.exception()))
 
     def _retire(self, client: _Client, reason: str) -> None:
         """Give no more batches to *client*. What it has under way settles first."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -35,15 +34,9 @@ def run(
     with errors_as_exits():
         settings = load(config, flags)
         require_driver(settings.database.url)
-    _loop_runner()(_serve(settings, signals, until_empty=until_empty))
+    from outbox_relay.wiring import run_loop
 
-
-def _loop_runner() -> Callable[[Coroutine[Any, Any, None]], None]:
-    try:
-        import uvloop
-    except ImportError:  # an optional 5 to 10 %
-        return asyncio.run
-    return uvloop.run
+    run_loop(_serve(settings, signals, until_empty=until_empty))
 
 
 async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoReturn:

@@ -232,7 +232,9 @@ class Dispatcher:
                     raise
                 around.observer.log("dead_letter_failed", row_id=row.id, error=str(error))
                 failures += 1
-                await self._pause_for(failures)
+                jitter = around.random.random()
+                # Also while the term ends: it is tried until the budget of the stop is spent.
+                await around.clock.sleep(self._backoff.delay_seconds(failures, jitter=jitter))
             else:
                 break
         self._reading.settled([row.id])

@@ -16,7 +16,7 @@ class RelayOptions:
     in_flight_bytes: int = 64 * 1024 * 1024
     """Most stored payload bytes of rows read and not yet marked."""
 
-    chunk_rows: int = 1000
+    chunk_rows: int = 2000
     """Most rows that one SELECT returns. At most half of in_flight_rows, so that reading and publishing overlap."""
 
     batch_bytes: int = 262_144

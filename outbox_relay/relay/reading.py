@@ -140,23 +140,26 @@ class Reading:
         """
         in_flight = self.in_flight
         fresh = [row for row in rows if row.id not in in_flight]
-        self.open_ids.difference_update([row.id for row in fresh])
+        if self.open_ids:
+            self.open_ids.difference_update([row.id for row in fresh])
         full = len(rows) >= plan.limit
         end = rows[-1].id if full and rows else plan.upto_id
         target = self.safe if end is None else min(end, self.safe)
         self.caught_up = not full and plan.upto_id is None and not fresh and not self.open_ids
         if target <= self.cursor:
             return fresh, None
-        self._page_ids = frozenset(row.id for row in rows)
+        self._page_ids = frozenset([row.id for row in rows])
         return fresh, self._peek(target)
 
     def _peek(self, target: int) -> ReadPlan:
+        known = sorted([i for i in self._page_ids | self.in_flight.keys() if i > self.cursor])
         return ReadPlan(
             after_id=self.cursor,
             upto_id=target,
             open_ids=frozenset(self.open_ids),
             limit=0,
             skip_topics=self.skip_topics,
+            skip_ids=_ranges(known)[0],
         )
 
     def peek_open(self) -> ReadPlan | None:

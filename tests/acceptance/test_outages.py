@@ -56,7 +56,7 @@ class Site:
             rows = connection.execute(
                 sa.text("SELECT status, COUNT(*) FROM outbox GROUP BY status")
             )
-            return {status: count for status, count in rows}
+            return dict(rows.all())
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ The relay over the in-memory store and broker: promises I2 to I9, each in the ti
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from outbox_relay.errors import ConfigError, StoreUnavailable
@@ -533,7 +535,6 @@ async def test_until_empty_returns_when_nothing_is_left(store, broker, clock):
     `run --until-empty` drains what is there.
     """
     ids = [store.insert("wide", key=b"%d" % n) for n in range(100)]
-    import asyncio
 
     task = asyncio.create_task(EventProducer(store, broker, clock=clock).run(until_empty=True))
     await clock.advance(5)
@@ -643,3 +644,37 @@ async def test_bytes_in_flight_are_bounded(start, store, broker, clock):
     await clock.advance(5)
 
     assert len(broker.published) == 20
+
+
+@pytest.mark.parametrize("wait", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("yields", [0, 1, 5, 20])
+async def test_a_topic_that_grew_goes_on_from_its_first_pending_row(
+    start, store, broker, clock, wait, yields
+):
+    """
+    I4. However a read and the new partition count fall together.
+    """
+    original = store.read
+
+    async def read(plan):
+        rows = await original(plan)
+        for _ in range(yields):
+            await asyncio.sleep(0)
+        return rows
+
+    store.read = read
+    ids = [store.insert("orders", key=b"k") for _ in range(3)]
+    broker.hold("orders")
+    start()
+    await clock.advance(1)
+    ids += [store.insert("orders", key=b"k") for _ in range(3)]
+    await clock.advance(6.5)
+    broker.topics["orders"] = 4
+    await clock.advance(0.5)
+    ids += [store.insert("orders", key=b"k") for _ in range(3)]
+    await clock.advance(wait)
+
+    broker.let_go("orders")
+    await clock.advance(4)
+
+    assert broker.seqs() == ids

@@ -1,0 +1,160 @@
+"""
+What goes on the wire: CloudEvents in binary mode, and the row's own headers.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import zlib
+
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outbox_relay.relay.ports import Row
+from outbox_relay.relay.wire import Encoder, UnreadableRow
+from outbox_relay.schema import Codec
+
+EVENT_ID = uuid.UUID("018f4e5a-1b2c-7d3e-8f40-112233445566")
+
+
+def row(**changes) -> Row:
+    fields = {
+        "id": 7,
+        "topic": "orders",
+        "key": b"k",
+        "payload": b'{"a":1}',
+        "payload_bytes": 7,
+        "codec": Codec.RAW,
+        "headers": None,
+        "event_id": EVENT_ID.bytes,
+        "event_name": "order.placed",
+        "content_type": "application/json",
+        "created_us": 1_700_000_000_123_456,
+        "requeued_us": None,
+    }
+    return Row(**(fields | changes))
+
+
+def encode(**changes):
+    return Encoder(source="/relay", max_payload_bytes=1000).record(row(**changes))
+
+
+def test_a_record_is_a_cloud_event_in_binary_mode():
+    """
+    cloudevents/spec, Kafka protocol binding 1.0.2: attributes are headers, the value is the data.
+    """
+    record = encode()
+
+    assert dict(record.headers) == {
+        "ce_specversion": b"1.0",
+        "ce_id": b"018f4e5a-1b2c-7d3e-8f40-112233445566",
+        "ce_type": b"order.placed",
+        "ce_source": b"/relay",
+        "ce_time": b"2023-11-14T22:13:20.123456Z",
+        "content-type": b"application/json",
+        "outbox-seq": b"7",
+    }
+    assert len(record.headers) == 7
+    assert (record.key, record.value, record.timestamp_ms) == (b"k", b'{"a":1}', 1_700_000_000_123)
+
+
+def test_the_writers_headers_travel_and_its_source_wins():
+    """
+    `Outbox(source=...)` stores ce_source with the event; the relay's is for rows without one.
+    """
+    headers = dict(encode(headers='{"ce_source": "/shop", "traceparent": "00-a-b-01"}').headers)
+
+    assert headers["ce_source"] == b"/shop"
+    assert headers["traceparent"] == b"00-a-b-01"
+
+
+def test_the_relays_own_headers_cannot_be_overwritten():
+    """
+    A consumer may rely on ce_id and outbox-seq, whoever inserted the row.
+    """
+    record = encode(headers='{"ce_id": "x", "outbox-seq": "x", "requeued-at": "x"}')
+
+    names = [name for name, _ in record.headers]
+    assert sorted(names) == sorted(set(names))
+    assert dict(record.headers)["outbox-seq"] == b"7"
+    assert "requeued-at" not in names
+
+
+def test_a_requeued_event_says_when():
+    """
+    I4. One of the two exceptions to order, said aloud.
+    """
+    headers = dict(encode(requeued_us=1_700_000_001_000_000).headers)
+
+    assert headers["requeued-at"] == b"2023-11-14T22:13:21.000000Z"
+
+
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ({"codec": Codec.ZLIB, "payload": zlib.compress(b"x" * 900)}, b"x" * 900),
+        ({"codec": Codec.TOMBSTONE, "payload": b""}, None),
+        ({"payload": b""}, b""),
+        ({"key": None}, b'{"a":1}'),
+    ],
+)
+def test_the_value_is_the_payload_as_it_was_before_it_was_stored(changes, value):
+    """
+    Inflated and never parsed; a tombstone is Kafka's null.
+    """
+    assert encode(**changes).value == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"codec": Codec.ZLIB, "payload": b"{}"}, "not a zlib stream"),
+        ({"codec": Codec.ZLIB, "payload": zlib.compress(b"x" * 500)[:-3]}, "truncated"),
+        ({"codec": Codec.ZLIB, "payload": zlib.compress(b"x") + b"y"}, "bytes follow"),
+        ({"codec": Codec.ZLIB, "payload": zlib.compress(bytes(10**6))}, "more than 1000 bytes"),
+        ({"codec": Codec.ZSTD}, "codec 2"),
+        ({"codec": 77}, "codec 77"),
+        ({"codec": Codec.TOMBSTONE, "key": None}, "needs a key"),
+        ({"headers": "no json"}, "not JSON"),
+        ({"headers": "[1]"}, "not a JSON object of strings"),
+        ({"headers": '{"a": 1}'}, "not a JSON object of strings"),
+    ],
+)
+def test_what_cannot_become_a_record_says_why(changes, reason):
+    """
+    I2, I7. The text is the dead letter's reason.
+    """
+    with pytest.raises(UnreadableRow, match=reason):
+        encode(**changes)
+
+
+@given(
+    key=st.none() | st.binary(max_size=300),
+    payload=st.binary(max_size=900),
+    headers=st.none() | st.dictionaries(st.text(max_size=40), st.text(max_size=40), max_size=9),
+    name=st.text(min_size=1, max_size=60),
+    number=st.integers(min_value=1, max_value=2**63 - 1),
+)
+def test_the_size_is_an_upper_bound_of_the_records_bytes(key, payload, headers, name, number):
+    """
+    Batches are cut by it, and a record over the limit is refused by it: it must never be too small.
+    """
+    record = encode(
+        id=number,
+        key=key,
+        payload=payload,
+        event_name=name,
+        headers=None if headers is None else json.dumps(headers),
+    )
+
+    actual = DefaultRecordBatchBuilder.estimate_size_in_bytes(
+        record.key, record.value, record.headers
+    )
+    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 10**7)
+    added = batch.append(0, record.timestamp_ms, record.key, record.value, record.headers)
+
+    assert added.size <= record.byte_count
+    assert actual <= record.byte_count + 61
