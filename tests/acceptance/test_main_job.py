@@ -21,8 +21,8 @@ CONNECTIONS = 4
 IN_FLIGHT_ROWS = 4000
 
 
-def start_writer(url: str, topic: str, *, seed: int) -> subprocess.Popen[str]:
-    arguments = [url, topic, EVENTS, KEYS, CONNECTIONS, seed]
+def start_writer(url: str, topic: str, *, seed: int, events: int = EVENTS) -> subprocess.Popen[str]:
+    arguments = [url, topic, events, KEYS, CONNECTIONS, seed]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.acceptance.writer", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -99,3 +99,39 @@ def test_five_kills_and_two_relays_lose_and_invert_nothing(
     assert counts["committed"] == result.committed
     assert (result.lost, result.ghosts, result.inversions, result.dead) == (0, 0, 0, 0)
     assert result.duplicates <= kills * IN_FLIGHT_ROWS
+
+
+def test_a_relay_that_sleeps_longer_than_its_lease_does_no_harm_when_it_wakes(
+    migrated, make_relay, kafka, topic_name, capsys
+):
+    """
+    I5, I6. Another relay has taken over: the sleeper marks nothing and repeats its window at most.
+    """
+    settings = dict(
+        lease_seconds=2.0,
+        publish_deadline_seconds=1.0,
+        standby_seconds=0.2,
+        in_flight_rows=IN_FLIGHT_ROWS,
+    )
+    relays = [make_relay(f"relay-{n}", **settings) for n in range(2)]
+    for relay in relays:
+        relay.start()
+    writer = start_writer(migrated.sync_url, topic_name, seed=3, events=8000)
+
+    naps = 0
+    while writer.poll() is None:
+        time.sleep(0.5)
+        wait_for_owner(migrated, relays).pause(4.0)
+        naps += 1
+    finish(writer)
+    wait_until_relayed(migrated)
+    for relay in relays:
+        relay.stop()
+
+    result = account(migrated, kafka, topic_name)
+    with capsys.disabled():
+        print(f"\n  {naps} naps\n  {result}")
+    assert naps > 1
+    assert sum(len(relay.logged("lease_acquired")) for relay in relays) > naps
+    assert (result.lost, result.ghosts, result.inversions, result.dead) == (0, 0, 0, 0)
+    assert result.duplicates <= naps * IN_FLIGHT_ROWS

@@ -124,6 +124,29 @@ def test_a_minute_without_a_broker_loses_nothing(make_site, kafka, outage, capsy
         assert not site.relay.logged("dead_letter")
 
 
+@pytest.mark.parametrize("outage", ["frozen", "dead"])
+def test_a_database_that_goes_away_and_comes_back_loses_nothing(make_site, mariadb, kafka, outage):
+    """
+    I8. Longer than a statement may take and than the lease lasts; the relay needs no restart.
+    """
+    site = make_site("database")
+    site.write(50)
+    wait_until_relayed(site.database, seconds=30)
+    site.write(3000)
+
+    mariadb.freeze() if outage == "frozen" else mariadb.kill()
+    time.sleep(20)
+    mariadb.thaw() if outage == "frozen" else mariadb.start()
+    site.engine.dispose()
+    site.write(500)
+    wait_until_relayed(site.database, seconds=60)
+
+    assert site.statuses() == {1: site.written}
+    assert_all_in_order(kafka, site)
+    assert site.relay.running.poll() is None
+    site.relay.stop()
+
+
 def assert_all_in_order(kafka, site: Site) -> None:
     """Every event on the topic; first occurrences in insert order within each key."""
     first: dict[int, bytes] = {}
