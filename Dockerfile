@@ -16,13 +16,14 @@ COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY outbox_relay outbox_relay
 # Bytecode is written here: at run time the file system may be read-only, and every start would
-# compile everything again.
+# compile everything again. The C sources that some wheels carry are of no use.
 RUN tools/bin/python -m hatchling build -t wheel -d dist \
     && python3 -m venv --without-pip /opt/outbox-relay \
     && wheel="$(echo dist/*.whl)" \
     && tools/bin/python -m pip --python /opt/outbox-relay/bin/python3 install \
         --no-cache-dir --disable-pip-version-check --compile --only-binary :all: \
-        -c constraints.txt "${wheel}[${EXTRAS}]"
+        -c constraints.txt "${wheel}[${EXTRAS}]" \
+    && find /opt/outbox-relay -name '*.c' -delete
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="outbox-relay" \

@@ -48,7 +48,7 @@ async def place_order(sessions: async_sessionmaker[AsyncSession], total: Decimal
         session.add(order)
         await session.flush()
         await outbox.add(session, OrderPlaced(order_id=order.id, total=order.total))
-    return order.id
+        return order.id
 
 
 async def main() -> None:

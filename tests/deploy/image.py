@@ -102,11 +102,11 @@ class Image:
         config: dict[str, Any] = said["OCIv1"]["config"]
         return config
 
-    def layer_bytes(self) -> int:
-        """The size of what the Dockerfile adds to its base, uncompressed."""
+    def layer_bytes(self) -> tuple[int, int]:
+        """The size of its base, and of what the Dockerfile adds to it; both uncompressed."""
         said = json.loads(self._buildah("inspect", "--type=image", NAME))
-        layers = json.loads(said["Manifest"])["layers"]
-        return sum(layer["size"] for layer in layers[1:])
+        base, *added = (layer["size"] for layer in json.loads(said["Manifest"])["layers"])
+        return base, sum(added)
 
     def run(
         self,

@@ -14,6 +14,7 @@ PACKAGES = {
     "docker-compose": ("docker-compose",),
     "mmdebstrap": ("mmdebstrap",),
     "prometheus": ("prometheus", "promtool"),
+    "systemd": ("systemd-analyze",),
 }
 
 

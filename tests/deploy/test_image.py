@@ -61,9 +61,9 @@ def test_it_relays_as_process_1_and_stops_on_sigterm(
     code, to_stop = container.stop()
 
     with capsys.disabled():
-        added = image.layer_bytes() / 1_000_000
+        base, added = (size / 1_000_000 for size in image.layer_bytes())
         print(
-            f"\nimage: {added:.0f} MB on top of its base; /livez after {to_livez:.2f} s; "
+            f"\nimage: {added:.0f} MB, on a base of {base:.0f} MB; /livez after {to_livez:.2f} s; "
             f"{int(status['VmRSS'].split()[0]) / 1024:.0f} MiB resident; "
             f"stopped after {to_stop:.2f} s"
         )
