@@ -36,6 +36,20 @@ def test_the_file_is_valid():
     check("docker-compose", "-f", COMPOSE, "config", "--quiet")
 
 
+def test_the_image_is_built_once(services):
+    """
+    Builds at a time that end in one tag fail each other, and no registry has this image.
+    """
+    ours = {name: s for name, s in services.items() if s["image"] == "outbox-relay"}
+
+    assert [name for name, service in ours.items() if "build" in service] == ["relay"]
+    assert {name: service["pull_policy"] for name, service in ours.items()} == {
+        "migrate": "never",
+        "orders": "never",
+        "relay": "build",
+    }
+
+
 def test_its_relay_is_confined(services):
     """
     The image needs no right and writes nothing; Docker waits for its stop.
