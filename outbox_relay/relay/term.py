@@ -142,6 +142,8 @@ class TermRun:
         """Whether there is room for half a chunk, and anywhere to publish it."""
         if self._dispatcher.pauses.everything() or not self._dispatcher.watch.up.is_set():
             return False
+        if not self._dispatcher.held.loaded:
+            return False
         room = self.reading.room()
         return room >= self._around.options.chunk_rows // 2 or (
             room > 0 and len(self.reading.in_flight) == 0
@@ -177,6 +179,7 @@ class TermRun:
         if plan is None:
             return
         late = reading.swept(plan, await around.store.read(plan))
+        late = self._dispatcher.held.without_held(late)
         if late:
             around.observer.log("late_rows", rows=len(late), first_id=late[0].id)
             await self._dispatch(late)
@@ -184,6 +187,8 @@ class TermRun:
     async def _dispatch(self, rows: list[Row]) -> None:
         """Route *rows* in order; large payloads are fetched one by one, as there is room."""
         start = 0
+        # Large payloads of held keys are not even fetched.
+        rows = self._dispatcher.held.without_held(rows)
         for index, row in enumerate(rows):
             if row.payload is not None:
                 continue
@@ -229,6 +234,9 @@ class TermRun:
                 # Noted when the answer is here: every id up to it was given out before.
                 self.reading.note(max_id, now=around.clock.now())
                 self._dispatcher.pauses.operator_wants(await around.store.paused_topics())
+                await self._dispatcher.held.refresh()
+                if not self._dispatcher.held.loaded:
+                    self._room.set()
                 if around.clock.now() >= next_schema:
                     next_schema = around.clock.now() + SCHEMA_SECONDS
                     await around.store.check_schema()
