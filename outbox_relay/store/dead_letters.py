@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
+from outbox_relay.relay.dead_letters import DeadLetter, Found, Selection, reason_of
 from outbox_relay.relay.ports import DeadKeys
 from outbox_relay.schema import Status, Tables, schema_problem, utc_now
 from outbox_relay.store.dialect import Dialect
@@ -49,66 +49,8 @@ def dead_keys_of(rows: Sequence[Any], limit: int) -> DeadKeys:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which dead letters: those that fit each of what is given. Nothing given: all."""
-
-    ids: tuple[int, ...] = ()
-    topics: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A dead letter, in short."""
-
-    id: int
-    topic: str
-    event_id: UUID
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """A dead letter, without its payload."""
-
-    id: int
-    event_id: UUID
-    event_name: str
-    topic: str
-    key: bytes | None
-    headers: str | None
-    content_type: str
-    codec: int
-    payload_bytes: int
-    attempts: int
-    created_at: datetime
-    dead_at: datetime | None
-    last_error: str
-
-    @property
-    def reason(self) -> str:
-        """The first word of the error."""
-        return reason_of(self.last_error)
-
-
-def reason_of(error: str) -> str:
-    """
-    Why a row was given up, in a word.
-
-    >>> reason_of("too_large: more than 1048576 bytes")
-    'too_large'
-    """
-    return error.partition(":")[0]
-
-
-class DeadLetters:
-    """
-    The dead letters of one outbox, for operators.
-
-    Every method raises StoreUnavailable if the database does not answer, SchemaMismatch without
-    tables.
-    """
+class SqlDeadLetters:
+    """The `DeadLetters` port over SQLAlchemy, for every database."""
 
     def __init__(self, engine: AsyncEngine, names: Tables, *, timeout_seconds: float) -> None:
         self._engine = engine
@@ -116,7 +58,7 @@ class DeadLetters:
         self._timeout_seconds = timeout_seconds
 
     async def find(self, selection: Selection) -> tuple[list[Found], bool]:
-        """Those of *selection*, oldest first, up to MOST_AT_ONCE, and whether there are more."""
+        """See DeadLetters."""
         c = self._outbox.c
         query = (
             self._select(selection, c.id, c.topic, c.event_id, c.last_error)
@@ -128,7 +70,7 @@ class DeadLetters:
         return found[:MOST_AT_ONCE], len(found) > MOST_AT_ONCE
 
     async def read(self, ids: Sequence[int]) -> list[DeadLetter]:
-        """Those of *ids* that are dead letters still, oldest first."""
+        """See DeadLetters."""
         c = self._outbox.c
         names = [name for name in DeadLetter.__dataclass_fields__ if name != "payload_bytes"]
         columns = [*(c[name] for name in names), sa.func.length(c.payload).label("payload_bytes")]
@@ -145,13 +87,13 @@ class DeadLetters:
         return await self._run(read)
 
     async def payload(self, row_id: int) -> bytes:
-        """The stored payload of a dead letter; nothing if it is none any more."""
+        """See DeadLetters."""
         query = self._select(Selection(ids=(row_id,)), self._outbox.c.payload)
         stored = await self._run(lambda connection: connection.execute(query).scalar())
         return stored.encode() if isinstance(stored, str) else bytes(stored or b"")
 
     async def requeue(self, ids: Sequence[int]) -> int:
-        """Let the relay publish *ids* once more. How many of them were dead letters still."""
+        """See DeadLetters."""
         c = self._outbox.c
         change = sa.update(self._outbox).values(
             status=Status.PENDING,
@@ -164,11 +106,11 @@ class DeadLetters:
         return await self._change(change, ids)
 
     async def discard(self, ids: Sequence[int]) -> int:
-        """Delete *ids*. How many of them were dead letters still."""
+        """See DeadLetters."""
         return await self._change(sa.delete(self._outbox), ids)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """See DeadLetters."""
         await self._engine.dispose()
 
     def _select(self, selection: Selection, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
@@ -197,23 +139,21 @@ class DeadLetters:
         changed = 0
         for some in _chunks(ids):
             statement = change.where(c.id.in_(some), c.status == Status.DEAD)
-            changed += await self._run(
-                lambda connection, statement=statement: connection.execute(statement).rowcount
-            )
+            changed += await self._run(partial(_matched, statement))
         return changed
 
     async def _run(self, work: Callable[[sa.Connection], Result]) -> Result:
         """*work* in a transaction of its own, committed."""
         try:
-            async with asyncio.timeout(self._timeout_seconds), self._connection() as connection:
-                return await connection.run_sync(self._checked, work)
+            async with asyncio.timeout(self._timeout_seconds), self._begin() as connection:
+                return await connection.run_sync(lambda sync: self._checked(sync, work))
         except TimeoutError as error:
             raise StoreUnavailable("the database does not answer in time: is it up?") from error
         except (sa.exc.DBAPIError, OSError) as error:
             cause = getattr(error, "orig", None) or error
             raise StoreUnavailable(f"the database refuses or does not answer: {cause}") from error
 
-    def _connection(self) -> Any:
+    def _begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
         url = self._engine.url
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
             # SQLite would create the file.
@@ -231,3 +171,7 @@ class DeadLetters:
 def _chunks(ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
     for start in range(0, len(ids), ROWS_A_STATEMENT):
         yield tuple(ids[start : start + ROWS_A_STATEMENT])
+
+
+def _matched(change: sa.Update | sa.Delete, connection: sa.Connection) -> int:
+    return connection.execute(change).rowcount
