@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from outbox_relay import (
     AutocommitHandle,
+    ECSTEvent,
     MissingKey,
     Outbox,
     SqlAlchemyOutboxedEventRepository,
@@ -218,6 +219,8 @@ async def test_errors_come_at_the_add(repository):
     async with repository as session:
         with pytest.raises(MissingKey):
             repository.add(session, {"a": 1}, name="n", topic="t")
+        with pytest.raises(WriteError, match="itself has no fields"):
+            repository.add(session, ECSTEvent(event_name="n", payload={}), topic="t", key=None)
         await session.commit()
 
 
