@@ -57,19 +57,14 @@ import sqlalchemy as sa
 def upgrade():
     ${upgrades if upgrades else "pass"}
 """
-REVISION = '''
-"""The outbox."""
-from alembic import op
-from outbox_relay import migrate
-revision = "a1"
-down_revision = None
-def upgrade():
-    op.execute("CREATE TABLE of_the_application (id INTEGER)")
-    migrate.upgrade(op, to=1)
-def downgrade():
-    migrate.downgrade(op)
-    op.execute("DROP TABLE of_the_application")
-'''
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "migrations.md"
+MADE = '    op.execute("CREATE TABLE of_the_application (id INTEGER)")\n'
+DROPPED = '    op.execute("DROP TABLE of_the_application")\n'
+REVISION = (
+    re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)[0]
+    .replace("def upgrade():\n", f"def upgrade():\n{MADE}")
+    .replace("def downgrade():\n", f"def downgrade():\n{DROPPED}")
+)
 
 
 @pytest.fixture(params=["mariadb", "sqlite"])
@@ -86,7 +81,7 @@ def engine(database: Any) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def tree(tmp_path: Path, database: Any) -> AlembicConfig:
-    """An application's own Alembic tree, whose first revision makes the outbox."""
+    """An application's own Alembic tree, whose first revision is the guide's and makes the outbox."""
     folder = tmp_path / "alembic"
     (folder / "versions").mkdir(parents=True)
     (folder / "env.py").write_text(ENV)

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.relay import held
+from outbox_relay.relay.outcomes import Fault, Unknown
 from outbox_relay.schema import Status
 from outbox_relay.testing import InMemoryStore
+from outbox_relay.testing.store import Transaction
 
 LARGE = b"x" * 5000
 
@@ -243,3 +247,61 @@ async def test_rows_that_wait_for_a_dead_letter_take_no_room(start, store, broke
 
     assert broker.seqs() == [other]
     assert len(store.pending()) == 50
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_order_of_each_key_holds_whatever_happens(start, store, broker, clock, seed):
+    """
+    I4. Transactions of all lengths, dead letters, requeues, discards, batches without an answer and
+    restarts: the first occurrences of each key are in insert order, and none is lost.
+    """
+    rng = Random(seed)
+    discarded: set[int] = set()
+
+    def answer(topic, partition, records):
+        return Unknown(fault=Fault.PARTITION, detail="none") if rng.random() < 0.05 else None
+
+    broker.answer = answer
+    options = dict(on_dead_letter="hold_key", chunk_rows=8, in_flight_rows=20)
+    running = start(**options)
+    open_transactions: dict[bytes, Transaction] = {}
+    for _ in range(250):
+        key = b"%d" % rng.randrange(12)
+        if key in open_transactions:
+            open_transactions.pop(key).commit()
+        transaction = store.begin()
+        for _ in range(rng.randrange(1, 4)):
+            payload = LARGE if rng.random() < 0.05 else b"{}"
+            transaction.insert("wide", key=key, payload=payload)
+        if rng.random() < 0.2:
+            open_transactions[key] = transaction
+        else:
+            transaction.commit()
+        dead = [row_id for row_id in store.rows if store.status(row_id) is Status.DEAD]
+        if dead and rng.random() < 0.2:
+            row_id = rng.choice(dead)
+            if rng.random() < 0.2:
+                discarded.add(row_id)
+                store.discard(row_id)
+            else:
+                store.requeue(row_id)
+        broker.max_record_bytes = None if rng.random() < 0.3 else 2000
+        if rng.random() < 0.01:
+            await running.stop()
+            running = start(**options)
+        await clock.advance(rng.choice([0.0, 0.01, 0.3, 2.0]))
+    for transaction in open_transactions.values():
+        transaction.commit()
+    broker.answer = broker.max_record_bytes = None
+    for row_id in list(store.rows):
+        store.requeue(row_id)
+    await clock.advance(300)
+
+    first = list(dict.fromkeys(broker.seqs()))
+    of_key = {
+        key: [i for i in first if (row := store.rows.get(i)) and row.row.key == key]
+        for key in {stored.row.key for stored in store.rows.values()}
+    }
+    assert discarded
+    assert sorted(first) == sorted(store.rows)
+    assert all(ids == sorted(ids) for ids in of_key.values())
