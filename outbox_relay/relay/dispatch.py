@@ -164,8 +164,9 @@ class Dispatcher:
                 case decisions.Split():
                     return await self._publish_halves(route, track, batch)
                 case decisions.DeadLetter(reason=reason, detail=detail):
-                    route.rejected_keys.add(batch.rows[0].key)
-                    await self._dead_letter(route, track, batch.rows[0], reason, detail)
+                    row = batch.rows[0]
+                    route.rejected_keys.add(row.id if row.key is None else row.key)
+                    await self._dead_letter(route, track, row, reason, detail)
                     return True
                 case decisions.PublishAgain():
                     await self._pause_for(track.unknown_in_a_row)

@@ -63,9 +63,13 @@ class HeldKeys:
             before = self._given_up
             self._answer = await self._around.store.dead_keys(limit=MOST_DEAD_LETTERS), before
 
-    def tick(self) -> bool:
-        """Follow the store's answer. Whether a row may go on. Call it between two reads."""
-        if self._answer is None:
+    def tick(self, *, pass_done: bool) -> bool:
+        """
+        Follow the store's answer. Whether a row may go on. Call it between two reads.
+
+        One pass at a time: while one is under way the answer waits, or a newer one instead of it.
+        """
+        if self._answer is None or (self.loaded and not pass_done):
             return False
         (dead, before), self._answer = self._answer, None
         # The store was perhaps asked before these were written: hold them until it is asked again.
