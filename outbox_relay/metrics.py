@@ -107,6 +107,9 @@ class Metrics:
             "When the backlog was last measured; 0 if this relay holds no lane",
         )
         self.dead_letter_rows = self._gauge("dead_letter_rows", "Dead letters in the table")
+        self.blocked_keys = self._gauge(
+            "blocked_keys", "Keys whose later rows wait for a dead letter, with hold_key"
+        )
 
     def _publishing(self) -> None:
         self.published = self._counter("published", "Rows that the broker acked", "topic")
@@ -249,6 +252,10 @@ class MetricsObserver:
         self.metrics.paused_topics.set(len(topics))
         self.paused_topics = frozenset(topics)
 
+    def blocked(self, keys: int) -> None:
+        """Show how many keys are held."""
+        self.metrics.blocked_keys.set(keys)
+
     def sampled(self, backlog: Backlog) -> None:
         """Show the backlog."""
         self.metrics.backlog_rows.set(backlog.rows)
@@ -268,6 +275,7 @@ class MetricsObserver:
             # What a former owner last saw would grow old here for ever, and page somebody.
             self.sampled(Backlog(rows=0, capped=False, oldest_us=None, dead_rows=0))
             self.metrics.sampled_at.set(0)
+            self.blocked(0)
 
     def schema(self, problem: str | None) -> None:
         """Show whether the tables fit."""

@@ -38,6 +38,9 @@ class Silent:
     def parked(self, topics: Collection[str], partitions: int) -> None:
         """See Observer."""
 
+    def blocked(self, keys: int) -> None:
+        """See Observer."""
+
     def sampled(self, backlog: Backlog) -> None:
         """See Observer."""
 
