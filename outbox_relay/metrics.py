@@ -236,6 +236,10 @@ class MetricsObserver:
         """Count a mark."""
         self.metrics.operations.labels("mark").observe(seconds)
 
+    def timed(self, operation: str, seconds: float) -> None:
+        """Count another operation of the database."""
+        self.metrics.operations.labels(operation).observe(seconds)
+
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """Count a row given up."""
         kind = "too_large" if reason is RejectReason.TOO_LARGE else "rejected"

@@ -265,6 +265,9 @@ class Observer(Protocol):
     def marked(self, rows: int, seconds: float) -> None:
         """*rows* are produced."""
 
+    def timed(self, operation: str, seconds: float) -> None:
+        """Another operation of the database was answered: ``lease`` or ``sample``."""
+
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """A row was given up, durably."""
 

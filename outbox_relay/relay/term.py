@@ -240,6 +240,7 @@ class TermRun:
                 around.observer.log("renew_failed", error=str(error))
             else:
                 trust.renewed(started)
+                around.observer.timed("lease", around.clock.now() - started)
             around.observer.lanes(len(around.lease.lanes), trust.left(around.clock.now()))
 
     async def _note(self) -> None:
@@ -264,8 +265,10 @@ class TermRun:
     async def _sample(self) -> None:
         around = self._around
         while True:
+            started = around.clock.now()
             try:
                 around.observer.sampled(await around.store.sample(cap=BACKLOG_CAP))
+                around.observer.timed("sample", around.clock.now() - started)
             except StoreUnavailable as error:
                 self._raise_if_over(error)
                 around.observer.log("sample_failed", error=str(error))

@@ -29,6 +29,9 @@ class Silent:
     def marked(self, rows: int, seconds: float) -> None:
         """See Observer."""
 
+    def timed(self, operation: str, seconds: float) -> None:
+        """See Observer."""
+
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """See Observer."""
 
