@@ -7,11 +7,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test services demo bench wheel clean
+.PHONY: help venv check lint test test-deploy services demo bench wheel clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.dev ## create .venv with everything a developer needs
 
@@ -24,7 +24,11 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: $(VENV)/.dev services lint ## everything, on real MariaDB and Kafka; installs what is missing
-	NO_SKIPS=1 $(BIN)/python -m pytest
+	NO_SKIPS=1 $(BIN)/python -m pytest --ignore=tests/deploy
+
+test-deploy: $(VENV)/.dev services ## the image, the deploy files and Prometheus; installs buildah and more
+	$(BIN)/python -m tests.deploy.install
+	NO_SKIPS=1 $(BIN)/python -m pytest tests/deploy
 
 services: $(VENV)/.dev
 	$(BIN)/python -m tests.services.install
