@@ -70,7 +70,7 @@ def database_engine(options: DatabaseOptions) -> AsyncEngine:
 
 def read_version(connection: sa.Connection, names: Tables) -> tuple[int | None, int | None]:
     """(version, min_reader) of the tables; (None, None) if they do not exist or are half built."""
-    if not sa.inspect(connection).has_table(names.version.name):
+    if not sa.inspect(connection).has_table(names.version.name, schema=names.version.schema):
         return None, None
     newest = sa.select(names.version.c.version, names.version.c.min_reader).order_by(
         names.version.c.version.desc()
@@ -87,7 +87,9 @@ async def _migrate(options: DatabaseOptions) -> list[str]:
         async with asyncio.timeout(options.connect_timeout_seconds):
             connection = await engine.connect()
         async with aclosing(connection):
-            return await connection.run_sync(_apply, tables(options.table))
+            return await connection.run_sync(
+                _apply, tables(options.table, schema=options.schema or None)
+            )
     except TimeoutError as error:
         raise StoreUnavailable("the database does not answer in time: is it up?") from error
     except (sa.exc.DBAPIError, OSError) as error:
@@ -99,11 +101,11 @@ async def _migrate(options: DatabaseOptions) -> list[str]:
 
 def _apply(connection: sa.Connection, names: Tables) -> list[str]:
     with _one_at_a_time:
-        _keep_others_out(connection, names.outbox.name)
+        _keep_others_out(connection, names.outbox)
         version, min_reader = read_version(connection, names)
         if version is not None and (min_reader or 0) > SCHEMA_VERSION:
             raise SchemaMismatch(schema_problem(version, min_reader))
-        alembic = _alembic(connection, names.outbox.name)
+        alembic = _alembic(connection, names.outbox)
         revisions = [
             script
             for script in reversed(list(ScriptDirectory.from_config(alembic).walk_revisions()))
@@ -118,28 +120,28 @@ def _apply(connection: sa.Connection, names: Tables) -> list[str]:
         ]
 
 
-def _alembic(connection: sa.Connection, table: str) -> AlembicConfig:
+def _alembic(connection: sa.Connection, table: sa.Table) -> AlembicConfig:
     config = AlembicConfig()
     config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes.update(connection=connection, table=table)
+    config.attributes.update(connection=connection, table=table.name, schema=table.schema)
     return config
 
 
-def _keep_others_out(connection: sa.Connection, table: str) -> None:
+def _keep_others_out(connection: sa.Connection, table: sa.Table) -> None:
     """Let no other migration of *table* work until the connection closes."""
     if connection.dialect.name == "sqlite":
         # A log apart lets the application write while the relay reads. It stays with the file.
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
-    database = connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
+    database = table.schema or connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
     # Names of locks belong to the whole server and hold 64 characters.
-    name = "outbox-relay-" + hashlib.sha256(f"{database}.{table}".encode()).hexdigest()[:40]
+    name = "outbox-relay-" + hashlib.sha256(f"{database}.{table.name}".encode()).hexdigest()[:40]
     wait = sa.text("SELECT GET_LOCK(:name, :seconds)")
     if connection.execute(wait, {"name": name, "seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
         raise StoreUnavailable(
-            f"another migration of {table} is still running after {LOCK_WAIT_SECONDS} s: "
+            f"another migration of {table.name} is still running after {LOCK_WAIT_SECONDS} s: "
             "look at SHOW PROCESSLIST, then run `outbox-relay migrate` again"
         )
     connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")
