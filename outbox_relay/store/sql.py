@@ -248,8 +248,9 @@ class _Statements:
         )
         self.term_is_current = f"SELECT expires_at > {d.now} FROM {lease} WHERE nonce = {p} LIMIT 1"
         self.version = f"SELECT version, min_reader FROM {version} ORDER BY version DESC LIMIT 1"
+        # Not COUNT(CASE ...): beside COUNT(*), MySQL 8.0.15 counts the NULLs too.
         self.held = (
-            f"SELECT COUNT(*), COUNT(CASE WHEN expires_at > {d.now} THEN 1 END) FROM {lease}"
+            f"SELECT COUNT(*), SUM(CASE WHEN expires_at > {d.now} THEN 1 ELSE 0 END) FROM {lease}"
         )
         # MySQL assigns from left to right: what looks at the old nonce and server comes first.
         self.acquire = (
