@@ -186,8 +186,8 @@ def tables(name: str = "outbox", *, schema: str | None = None) -> Tables:
             )
     metadata = sa.MetaData(schema=schema)
     outbox = _outbox(metadata, name)
-    sa.event.listen(outbox, "before_create", _on_mysql(_ALLOW_ZERO_DATES))
-    sa.event.listen(outbox, "after_create", _on_mysql(_AS_BEFORE))
+    sa.event.listen(outbox, "before_create", _on_mysql(_ALLOW_ZERO_DATES), propagate=True)
+    sa.event.listen(outbox, "after_create", _on_mysql(_AS_BEFORE), propagate=True)
     return Tables(
         metadata,
         outbox,

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from outbox_relay import Outbox, WriteError
 from tests.contract.write_side import DATABASES, HANDLES, App, Changed, State, running_app, settled
-from tests.services.database import Database
 
 
 @pytest.fixture(params=DATABASES)

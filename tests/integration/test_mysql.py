@@ -4,6 +4,7 @@ What MySQL 8 does otherwise than MariaDB, and what this project relies on.
 
 from __future__ import annotations
 
+import pytest
 import sqlalchemy as sa
 
 from outbox_relay.migrate import migrate
@@ -19,6 +20,20 @@ def ask(server: MySQL, sql: str, database: str | None = None) -> str:
         cursor.execute(sql)
         (value,) = cursor.fetchone()
     return str(value)
+
+
+def test_mysql_is_durable_and_gives_out_ids_the_way_of_mysql_8(mysql: MySQL) -> None:
+    """
+    The settings on which the promises rest, and the one that `docs/guarantees.md` warns of.
+    """
+    names = (
+        "innodb_flush_log_at_trx_commit",
+        "sync_binlog",
+        "binlog_format",
+        "innodb_autoinc_lock_mode",
+    )
+
+    assert [ask(mysql, f"SELECT @@{name}") for name in names] == ["1", "1", "ROW", "2"]
 
 
 async def test_the_server_is_known_by_its_uuid(mysql: MySQL, mysql_database: Database) -> None:
@@ -51,14 +66,19 @@ async def test_a_password_is_checked_the_way_of_mysql_8(
     assert len(applied) == 1
 
 
-def test_create_all_leaves_the_sql_mode_as_it_was(mysql_database: Database) -> None:
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_create_all_leaves_the_sql_mode_as_it_was(mysql_database: Database, whose: str) -> None:
     """
     MySQL before 8.0.24 refuses the index under its own default mode; the application gets that back.
+    Also where the application copied the table into metadata of its own.
     """
+    metadata = tables().metadata if whose == "ours" else sa.MetaData()
+    if whose == "theirs":
+        tables().outbox.to_metadata(metadata)
     engine = sa.create_engine(mysql_database.sync_url)
     with engine.begin() as connection:
         before = connection.exec_driver_sql("SELECT @@sql_mode").scalar_one()
-        tables().metadata.create_all(connection)
+        metadata.create_all(connection)
         after = connection.exec_driver_sql("SELECT @@sql_mode").scalar_one()
         indexes = sa.inspect(connection).get_indexes("outbox")
     engine.dispose()

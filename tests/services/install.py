@@ -109,6 +109,14 @@ def install_mysql(home: Path = HOME) -> None:
         find_mysqld(home)
     except MissingPartError:
         install_packages(MYSQL_PACKAGES)
+        _check_mysql(home)
+
+
+def _check_mysql(home: Path) -> None:
+    try:
+        find_mysqld(home)
+    except MissingPartError as error:
+        raise CannotInstallError(f"{error}; its programs are for x86-64 and Debian 12") from error
 
 
 @contextmanager

@@ -22,12 +22,14 @@ def find_mysqld(home: Path = HOME) -> Path:
     program = home / "bin" / "mysqld"
     if not program.exists():
         raise MissingPartError("MySQL is not here; run: python -m tests.services.install")
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    try:
+        subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", None) or str(error)
         raise MissingPartError(
-            f"MySQL does not start ({done.stderr.strip()}); "
+            f"MySQL does not start ({why.strip()}); "
             "run: python -m tests.services.install (or: apt-get install libaio1 libnuma1)"
-        )
+        ) from error
     return program
 
 
