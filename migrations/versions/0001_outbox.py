@@ -134,7 +134,7 @@ def _outbox(table: str, schema: str | None, parts: dict[str, Any]) -> None:
 
 
 def _index(table: str, schema: str | None) -> None:
-    is_mysql = op.get_bind().dialect.name != "sqlite"
+    is_mysql = op.get_context().dialect.name != "sqlite"
     if is_mysql:
         op.execute(ALLOW_ZERO_DATES)
     op.create_index(f"{table}_pending_ix", table, ["status", "id", "lane"], schema=schema)
