@@ -79,7 +79,7 @@ AS_BEFORE = "SET SESSION sql_mode = @outbox_sql_mode"
 
 def upgrade(table: str = "outbox", schema: str | None = None) -> None:
     """Create what is not there yet, then write the version."""
-    name = op.get_bind().dialect.name
+    name = op.get_context().dialect.name
     if name not in DIALECTS:
         raise NotImplementedError(f"this revision has no tables for {name}")
     parts = DIALECTS[name]
@@ -129,7 +129,10 @@ def _outbox(table: str, schema: str | None, parts: dict[str, Any]) -> None:
         schema=schema,
         **OPTIONS,
     )
-    if not sa.inspect(op.get_bind()).has_index(table, f"{table}_pending_ix", schema):
+    # Without a connection the statements are for tables that do not exist.
+    if op.get_context().as_sql or not sa.inspect(op.get_bind()).has_index(
+        table, f"{table}_pending_ix", schema
+    ):
         _index(table, schema)
 
 
@@ -191,8 +194,12 @@ def _now(column: str, parts: dict[str, Any]) -> sa.Column[Any]:
 
 def _lanes(table: str, schema: str | None, lanes: int) -> None:
     lease = sa.table(f"{table}_lease", sa.column("lane", sa.SmallInteger()), schema=schema)
-    there = set(op.get_bind().execute(sa.select(lease.c.lane)).scalars())
-    op.bulk_insert(lease, [{"lane": lane} for lane in range(lanes) if lane not in there])
+    there: set[int] = set()
+    if not op.get_context().as_sql:
+        there.update(op.get_bind().execute(sa.select(lease.c.lane)).scalars())
+    missing = [{"lane": lane} for lane in range(lanes) if lane not in there]
+    if missing:
+        op.execute(sa.insert(lease).values(missing))
 
 
 def _write_version(table: str, schema: str | None) -> None:

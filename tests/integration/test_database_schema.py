@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 
 from outbox_relay import Outbox
 from outbox_relay.cli.status import read_standing
-from outbox_relay.migrate import migrate
+from outbox_relay.migrate import check, downgrade, migrate, sql_script, upgrade
 from outbox_relay.relay.ports import ReadPlan, Store
 from outbox_relay.schema import Status, tables
 from outbox_relay.store import DatabaseOptions, open_store
@@ -45,6 +48,33 @@ async def store(options: DatabaseOptions) -> Any:
     opened = open_store(options)
     yield opened
     await opened.close()
+
+
+def test_the_other_ways_to_build_them_agree(options: DatabaseOptions, engine: sa.Engine) -> None:
+    """
+    Printed, checked, and from a revision of the application: each heeds the schema.
+    """
+    names: dict[str, Any] = {"table": options.table, "schema": options.schema}
+    before = check(options)
+    with engine.begin() as connection:
+        for statement in sql_script("mysql", **names).split(";\n"):
+            if re.sub(r"^--.*$", "", statement, flags=re.MULTILINE).strip():
+                connection.exec_driver_sql(statement)
+    printed = check(options), migrate(options)
+    with engine.begin() as connection:
+        op = Operations(MigrationContext.configure(connection))
+        upgrade(op, **names)
+        connection.execute(tables(options.table, schema=options.schema).outbox.delete())
+        downgrade(op, **names)
+        gone = sa.inspect(connection).get_table_names(schema=options.schema)
+        with Operations.context(op.get_context()):
+            upgrade(op, **names)
+    by_revision = check(options), migrate(options)
+
+    assert len(before) == 1
+    assert printed == by_revision == ([], [])
+    assert gone == []
+    assert sa.inspect(engine).get_table_names() == []
 
 
 async def test_an_event_is_written_read_and_settled_there(
