@@ -60,7 +60,7 @@ $(SA20)/.installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m venv $(SA20)
 	sed '/^SQLAlchemy==/d' constraints.txt > $(SA20)/constraints.txt
 	$(SA20)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SA20)/constraints.txt \
-		-e '.[sqlite]' 'sqlalchemy==2.0.58' confluent-kafka pymysql pytest pytest-asyncio pytest-timeout
+		-e '.[relay,sqlite]' 'sqlalchemy==2.0.58' confluent-kafka pymysql pytest pytest-asyncio pytest-timeout
 	@touch $@
 
 $(BIN)/python:
