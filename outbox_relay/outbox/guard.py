@@ -109,7 +109,7 @@ def connection_or_engine(handle: Session | Connection, statement: Insert) -> Con
 
 def tell_after_commit(connection: Connection, sender: Sender) -> None:
     """The outermost commit of what *connection* has written is to be followed by a hint."""
-    _watch(connection.engine)
+    hints.watch_commits(_watch(connection.engine))
     hints.note(connection, sender, _savepoint_number(connection))
 
 
@@ -129,13 +129,13 @@ def _note(
     return note
 
 
-def _watch(engine: Engine) -> None:
+def _watch(engine: Engine) -> Engine:
     global _sessions_watched  # noqa: PLW0603 - listeners are added once in a process
     # Engines made by execution_options() share the listeners of the first one; a listener for each
     # of them would pile up.
     root: Engine = getattr(engine, "_proxied", engine)
     if root in _watched:
-        return
+        return root
     with _lock:
         if not _sessions_watched:
             event.listen(Session, "before_commit", _before_commit)
@@ -149,8 +149,8 @@ def _watch(engine: Engine) -> None:
             event.listen(root, "rollback", _on_rollback)
             event.listen(root, "rollback_twophase", _on_rollback_twophase)
             event.listen(root, "rollback_savepoint", _on_rollback_savepoint)
-            hints.watch_commits(root)
             _watched.add(root)
+    return root
 
 
 def _before_commit(session: Session) -> None:

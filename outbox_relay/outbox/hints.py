@@ -9,13 +9,17 @@ what every handle's outermost commit calls, whoever calls it. The notes lie in t
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Final
+from weakref import WeakSet
 
 from sqlalchemy.engine import Connection, Engine
 
 from outbox_relay.wake import Sender
 
 _NOTES: Final = "outbox_relay.hints"
+_watched: WeakSet[Engine] = WeakSet()
+_lock = threading.Lock()
 
 
 def note(connection: Connection, sender: Sender, savepoint: int) -> None:
@@ -36,8 +40,16 @@ def forget(connection: Connection, from_savepoint: int = 0) -> None:
 
 
 def watch_commits(engine: Engine) -> None:
-    """Send the hints of each connection of *engine* after its commits. Once for each engine."""
-    dialect: Any = engine.dialect
+    """Send the hints of each connection of *engine*, which shares its dialect, after its commits."""
+    if engine in _watched:
+        return
+    with _lock:
+        if engine not in _watched:
+            _wrap_commits(engine.dialect)
+            _watched.add(engine)
+
+
+def _wrap_commits(dialect: Any) -> None:
     do_commit, do_commit_twophase = dialect.do_commit, dialect.do_commit_twophase
 
     def commit_and_tell(pooled: Any) -> None:
