@@ -22,7 +22,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.config_checks import (
+    as_tuple,
     environment_problem,
+    login_problems,
+    missing_files,
     nearest,
     requirement,
     shown,
@@ -223,6 +226,8 @@ class _Loading:
 
     def _set(self, key: str, value: object, origin: str, *, strict: bool) -> None:
         self.origins[key] = origin
+        if typing.get_origin(setting_types()[key]) is tuple:
+            value = as_tuple(value)
         try:
             self.values[key] = _adapter(key).validate_python(value, strict=strict)
         except ValidationError:
@@ -274,7 +279,8 @@ def _cross_problems(config: Config, broken: set[str]) -> list[str]:
             f"{deadline}, else two relays publish the same event"
         )
     if config.database.url and "database.url" not in broken:
-        found += url_problems(config.database.url)
+        found += url_problems(config.database.url) + login_problems(config.database)
+    found += missing_files({"database": config.database, "kafka": config.kafka})
     try:
         tables(config.database.table)
     except ValueError as error:
