@@ -34,8 +34,8 @@ async def broker(kafka, protocol, **settings):
     options = KafkaOptions(
         bootstrap_servers=kafka.server(protocol),
         security_protocol=protocol,
-        publish_deadline_seconds=2,
-        request_timeout_seconds=1.5,
+        publish_deadline_seconds=5,
+        request_timeout_seconds=4,
         **settings,
     )
     assert options.problems() == []
