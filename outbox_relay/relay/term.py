@@ -81,6 +81,7 @@ class TermRun:
                     task.result()
             await around.store.release(around.lease)
         finally:
+            self.stop()
             self._dispatcher.cancel()
             for task in tasks:
                 task.cancel()

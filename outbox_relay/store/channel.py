@@ -44,6 +44,12 @@ def describe(error: BaseException) -> str:
     return f"{type(original).__name__}: {original}"[:500] + hint(original)
 
 
+def _cancellations() -> int:
+    """How often the current task was asked to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
 class Channel:
     """One connection, opened when needed and again after an error. One statement at a time."""
 
@@ -72,14 +78,17 @@ class Channel:
 
         Raises StoreUnavailable, and MissingTable, after which the next call connects anew.
         """
+        cancellations = _cancellations()
         async with self._lock:
             try:
                 connection = self._connection or await self._connect()
                 async with asyncio.timeout(self._timeout_seconds):
-                    result = await connection.exec_driver_sql(sql, parameters)
-                    if result.returns_rows:
-                        return Answer(result.all(), 0)
-                    return Answer((), result.rowcount)
+                    answer = await self._run(connection, sql, parameters)
+                if _cancellations() > cancellations:
+                    # A driver that waits with asyncio.wait_for loses a cancellation that arrives
+                    # together with the answer (Python 3.11). Our task would go on for ever.
+                    raise asyncio.CancelledError
+                return answer
             except StoreUnavailable:
                 await self._drop()
                 raise
@@ -95,6 +104,13 @@ class Channel:
                 # Cancelled in the middle: the answer is still under way on this connection.
                 await self._drop()
                 raise
+
+    @staticmethod
+    async def _run(connection: AsyncConnection, sql: str, parameters: tuple[Any, ...]) -> Answer:
+        result = await connection.exec_driver_sql(sql, parameters)
+        if result.returns_rows:
+            return Answer(result.all(), 0)
+        return Answer((), result.rowcount)
 
     async def _connect(self) -> AsyncConnection:
         async with asyncio.timeout(self._connect_timeout_seconds):

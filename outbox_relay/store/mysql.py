@@ -29,10 +29,8 @@ def dialect(options: DatabaseOptions) -> Dialect:
         dirty_session=("SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",),
         settle_seconds=2.0,
         no_such_table=(1146, 1054),
-        connect_args={
-            "charset": "utf8mb4",
-            "connect_timeout": options.connect_timeout_seconds,
-            "read_timeout": options.timeout_seconds,
-        },
+        # No read_timeout: asyncmy would use asyncio.wait_for, which on Python 3.11 loses a
+        # cancellation that arrives together with the answer. The channel has its own limits.
+        connect_args={"charset": "utf8mb4", "connect_timeout": options.connect_timeout_seconds},
         engine_options={},
     )

@@ -110,7 +110,12 @@ class SqlStore:
     async def acquire(self, owner: str, *, wake_address: str, lease_seconds: float) -> Lease | None:
         """See Store."""
         self._server = None
-        held = (await self._leases.execute(self._sql.held)).rows[0][0]
+        lanes, held = (await self._leases.execute(self._sql.held)).rows[0]
+        if not lanes:
+            raise SchemaMismatch(
+                f"{self._tables.lease.name} has no lanes: empty {self._tables.version.name} and run "
+                "`outbox-relay migrate`, which completes the tables"
+            )
         if held:
             return None
         server = (await self._leases.execute(self._dialect.identity)).rows[0][0]
@@ -243,7 +248,9 @@ class _Statements:
         self.version = (
             f"SELECT version, min_reader FROM {name}_version ORDER BY version DESC LIMIT 1"
         )
-        self.held = f"SELECT COUNT(*) FROM {lease} WHERE expires_at > {d.now}"
+        self.held = (
+            f"SELECT COUNT(*), COUNT(CASE WHEN expires_at > {d.now} THEN 1 END) FROM {lease}"
+        )
         # MySQL assigns from left to right: what looks at the old nonce and server comes first.
         self.acquire = (
             f"UPDATE {lease} SET "

@@ -356,3 +356,16 @@ async def test_a_table_that_needs_a_newer_relay_is_a_mismatch(world):
 
     with pytest.raises(SchemaMismatch, match="upgrade outbox-relay"):
         await world.store.check_schema()
+
+
+async def test_a_lease_table_without_lanes_is_a_mismatch_that_says_what_mends_it(world):
+    """
+    Else every relay would stand by for ever, and nobody would know why.
+    """
+    if not isinstance(world, SqlWorld):
+        return
+    with world.engine.begin() as connection:
+        connection.execute(world.tables.lease.delete())
+
+    with pytest.raises(SchemaMismatch, match="outbox-relay migrate"):
+        await world.store.acquire("me", wake_address="", lease_seconds=15)
