@@ -82,6 +82,11 @@ def hint(error: BaseException) -> str:
             ": database.ssl_ca_file must hold the authority that signed the server's certificate, "
             "and the certificate must name the host of database.url"
         )
+    if isinstance(error.__cause__, ssl.SSLError):
+        return (
+            ": the encryption that database.ssl = true asks for did not come about: let the server "
+            "serve TLS, and check database.ssl_cert_file if it asks for one"
+        )
     if error.args and error.args[0] in _DENIED:
         return (
             ": check the user in database.url and its password (in the URL, password_file or "
