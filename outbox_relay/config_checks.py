@@ -168,7 +168,7 @@ def login_problems(options: DatabaseOptions) -> list[str]:
 def missing_files(sections: Mapping[str, object]) -> list[str]:
     """The files that a setting names and that are not there."""
     return [
-        f"{section}.{option.name} = {path}: there is no such file"
+        f"{section}.{option.name} = {path}: there is no such file: create it, or correct the setting"
         for section, options in sections.items()
         for option in dataclasses.fields(typing.cast(Any, options))
         if option.name.endswith("_file") and (path := getattr(options, option.name))

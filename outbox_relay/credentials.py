@@ -36,7 +36,10 @@ def _read(setting: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise CredentialsError(f"{setting} = {path} cannot be read ({error.strerror})") from None
+        raise CredentialsError(
+            f"{setting} = {path} cannot be read ({error.strerror}): it must be a file that the "
+            "relay's user may read"
+        ) from None
 
 
 def _secret(content: bytes, source: str) -> str:

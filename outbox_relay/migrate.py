@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
 from outbox_relay.schema import SCHEMA_VERSION, Tables, schema_problem, tables
-from outbox_relay.store.login import hint, log_in
+from outbox_relay.store.login import hint, log_in, said
 from outbox_relay.store.options import DatabaseOptions
 
 LOCK_WAIT_SECONDS: Final = 60
@@ -96,7 +96,7 @@ async def _migrate(options: DatabaseOptions) -> list[str]:
     except (sa.exc.DBAPIError, OSError) as error:
         cause = getattr(error, "orig", None) or error
         raise StoreUnavailable(
-            f"the database refuses or does not answer: {cause}{hint(cause)}"
+            f"the database refuses or does not answer: {said(cause)}{hint(cause)}"
         ) from error
     finally:
         await engine.dispose()

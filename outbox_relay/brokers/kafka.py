@@ -195,16 +195,14 @@ class KafkaBroker:
             self._starting.add_done_callback(self._start_ended)
         try:
             return await asyncio.shield(self._starting)
-        except CredentialsError as error:
-            raise BrokerUnavailable(str(error)) from error
         except LOGIN_ERRORS as error:
-            raise BrokerUnavailable(
-                f"kafka at {self._options.bootstrap_servers} does not answer "
-                f"({type(error).__name__}: {error})"
-            ) from error
+            raise BrokerUnavailable(str(error)) from error
 
     async def _start(self) -> _Client:
-        login = self._login.arguments()
+        try:
+            login = self._login.arguments()
+        except CredentialsError as error:
+            raise BrokerUnavailable(str(error)) from error
         client = _Client(self._options, login)
         try:
             async with asyncio.timeout(self._options.request_timeout_seconds):
@@ -212,16 +210,21 @@ class KafkaBroker:
         except BaseException as error:
             # An object whose start failed hangs on the first send: it is never used.
             await client.close(1.0)
-            if isinstance(error, LOGIN_ERRORS) and (reason := await self._login.refusal(login)):
-                raise BrokerUnavailable(reason) from None
-            raise
+            if not isinstance(error, LOGIN_ERRORS):
+                raise
+            raise BrokerUnavailable(
+                await self._login.refusal(login)
+                or f"kafka at {self._options.bootstrap_servers} does not answer "
+                f"({type(error).__name__}): start it, or correct kafka.bootstrap_servers and "
+                "kafka.security_protocol"
+            ) from error
         self._client = client
         return client
 
     def _start_ended(self, task: asyncio.Task[_Client]) -> None:
         self._starting = None
         if not task.cancelled() and task.exception() is not None:
-            self._observer.log("kafka_start_failed", error=repr(task.exception()))
+            self._observer.log("broker_unavailable", error=str(task.exception()))
 
     def _retire(self, client: _Client, reason: str) -> None:
         """Give no more batches to *client*. What it has under way settles first."""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox_relay.errors import CredentialsError, StoreUnavailable
-from outbox_relay.store.login import hint
+from outbox_relay.store.login import hint, said
 
 CLOSE_SECONDS = 0.5
 
@@ -41,7 +41,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "the database did not answer in time"
     original = getattr(error, "orig", None) or error
-    return f"{type(original).__name__}: {original}"[:500] + hint(original)
+    return f"{said(original)[:500]}{hint(original)}"
 
 
 def _cancellations() -> int:

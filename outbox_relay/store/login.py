@@ -16,7 +16,20 @@ from outbox_relay.store.options import DatabaseOptions
 COMMAND_SHARE = 0.8
 """Of the time for a connection, what password_command may take: the rest is for the server."""
 
-_DENIED = (1045, 1698, 3159)
+_HINTS = {
+    **dict.fromkeys(
+        (1045, 1698, 3159),
+        "check the user in database.url and its password (in the URL, password_file or "
+        "password_command), and whether it needs database.ssl = true",
+    ),
+    **dict.fromkeys(
+        (1044, 1142, 1143),
+        "grant the relay's user SELECT and UPDATE on the tables of the outbox; `outbox-relay "
+        "migrate` may log in as another user",
+    ),
+    1049: "create it, or correct the database in database.url",
+    2003: "start it, or correct host and port in database.url",
+}
 
 
 def log_in(engine: AsyncEngine, options: DatabaseOptions) -> None:
@@ -75,6 +88,16 @@ def _require_encryption(connection: Any, _record: object) -> None:
         )
 
 
+def said(error: BaseException) -> str:
+    """What the driver said, with the error's number after it where there is one."""
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return f"the server's certificate is refused: {error.__cause__.verify_message}"
+    match error.args:
+        case (int(number), str(text)):
+            return f"{text} (error {number})"
+    return f"{type(error).__name__}: {error}"
+
+
 def hint(error: BaseException) -> str:
     """What to do about *error*, which ended a log-in; empty if it was something else."""
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
@@ -87,9 +110,5 @@ def hint(error: BaseException) -> str:
             ": the encryption that database.ssl = true asks for did not come about: let the server "
             "serve TLS, and check database.ssl_cert_file if it asks for one"
         )
-    if error.args and error.args[0] in _DENIED:
-        return (
-            ": check the user in database.url and its password (in the URL, password_file or "
-            "password_command), and whether it needs database.ssl = true"
-        )
-    return ""
+    advice = _HINTS.get(error.args[0]) if error.args else None
+    return f": {advice}" if advice else ""

@@ -12,7 +12,13 @@ from typing import TypeVar
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
+    ResourcePatternType,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -66,6 +72,18 @@ class SecureKafka(Kafka):
             admin.alter_user_scram_credentials([change])[user].result(ADMIN_SECONDS)
         self._wait_until_known(user, password)
 
+    def allow(self, topic: str, user: str) -> None:
+        """Let *user* write to *topic*, and from now on no other user of the closed listeners."""
+        allowed = (f"User:{user}", "*", AclOperation.WRITE, AclPermissionType.ALLOW)
+        pattern = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL)
+        admin = self._admin()
+        for done in admin.create_acls([AclBinding(*pattern, *allowed)]).values():
+            done.result(ADMIN_SECONDS)
+        deadline = time.monotonic() + ADMIN_SECONDS
+        while not admin.describe_acls(AclBindingFilter(*pattern, *allowed)).result(ADMIN_SECONDS):
+            if time.monotonic() > deadline:
+                raise ServiceFailedError(f"Kafka does not know who may write to {topic}")
+
     def _wait_until_known(self, user: str, password: str) -> None:
         deadline = time.monotonic() + ADMIN_SECONDS
         while True:
@@ -100,6 +118,10 @@ class SecureKafka(Kafka):
         settings |= {
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,"
             + ",".join(f"{protocol}:{protocol}" for protocol in LISTENERS),
+            # The open listener may do everything, the others what no rule keeps from them.
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+            "super.users": "User:ANONYMOUS",
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(both),
