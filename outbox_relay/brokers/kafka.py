@@ -31,6 +31,7 @@ from outbox_relay.relay.ports import Observer, Record
 from outbox_relay.relay.watching import Silent
 
 METADATA_ATTEMPTS = 3
+MOST_BATCH_BYTES = 64 * 1024 * 1024
 METADATA_AGE_MS = 60_000
 BATCH_OVERHEAD_BYTES = 61  # record batch header, kafka.apache.org/documentation/#recordbatch
 
@@ -46,8 +47,8 @@ class _Client:
             enable_idempotence=options.idempotent,
             linger_ms=0,
             # Batches are cut to size before they come here; a builder must never refuse a record.
-            max_batch_size=2 * options.max_request_bytes + 1024,
-            max_request_size=2 * options.max_request_bytes + 1024,
+            max_batch_size=max(2 * options.max_request_bytes, MOST_BATCH_BYTES) + 1024,
+            max_request_size=max(2 * options.max_request_bytes, MOST_BATCH_BYTES) + 1024,
             request_timeout_ms=int(options.request_timeout_seconds * 1000),
             metadata_max_age_ms=METADATA_AGE_MS,
             compression_type=None if options.compression == "none" else options.compression,
@@ -180,7 +181,8 @@ class KafkaBroker:
                 value=record.value,
                 headers=record.headers,
             )
-            assert added is not None
+            if added is None:
+                raise KafkaError("a batch larger than kafka.max_request_bytes allows")
         builder.close()
         await (await client.producer.send_batch(builder, topic, partition=partition))
 

@@ -155,7 +155,8 @@ class Dispatcher:
                 case decisions.Split():
                     return await self._publish_halves(route, track, batch)
                 case decisions.DeadLetter(reason=reason, detail=detail):
-                    route.rejected_keys.add(batch.rows[0].key)
+                    row = batch.rows[0]
+                    route.rejected_keys.add(row.id if row.key is None else row.key)
                     await self._dead_letter(route, batch.rows[0], reason, detail)
                     return True
                 case decisions.PublishAgain():

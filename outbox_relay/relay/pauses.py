@@ -23,6 +23,9 @@ STUCK_SECONDS = 1.0
 
 EVERYTHING = "*"
 
+MOST_TRIES = 5
+"""Parkings in a row after which a drain (`until_empty`) no longer waits for it."""
+
 
 class Pauses:
     """Which topics and partitions of a term wait, and until when."""
@@ -43,7 +46,7 @@ class Pauses:
         self._learn = learn
         self._backoff = Backoff(max_seconds=around.options.backoff_max_seconds)
         self._by_operator: frozenset[str] = frozenset()
-        self._wanted: frozenset[str] = frozenset()
+        self._wanted: frozenset[str] | None = None
 
     # Stopping
 
@@ -87,11 +90,11 @@ class Pauses:
         return topic in self._by_operator or EVERYTHING in self._by_operator
 
     def everything(self) -> bool:
-        """Whether an operator paused all topics."""
-        return EVERYTHING in self._by_operator
+        """Whether an operator paused all topics, or nobody has asked yet in this term."""
+        return self._wanted is None or EVERYTHING in self._by_operator
 
     def _follow_operator(self) -> bool:
-        if self._wanted == self._by_operator:
+        if self._wanted is None or self._wanted == self._by_operator:
             return False
         self._around.observer.log("operator_paused", topics=sorted(self._wanted))
         # What goes on was skipped in SQL, perhaps without a route of its own.
@@ -110,26 +113,38 @@ class Pauses:
         """Go on with what is due. Call it between two reads."""
         now = self._around.clock.now()
         rewind = self._follow_operator()
+        pass_done = self._reading.pass_done
         for route in list(self._routes.values()):
             if route.paused:
-                rewind |= self._try_to_resume(route, now)
+                rewind |= self._try_to_resume(route, now, pass_done)
                 continue
             self._watch_partitions(route)
             for track in route.tracks.values():
-                if track.parked and track.task is None and track.resume_at <= now:
+                due = track.parked and track.task is None and track.resume_at <= now
+                # One pass at a time: else many sick partitions keep the cursor from the tail.
+                if due and pass_done:
                     track.parked = False
                     rewind = True
-        if not self._reading.room():
-            self._free_room(now)
+        self.free_room(now)
         if rewind:
             self._reading.rewind()
             self._tell()
 
-    def _try_to_resume(self, route: Route, now: float) -> bool:
+    def will_go_on(self) -> bool:
+        """Whether something waits that has not been tried often yet: it is not given up."""
+        return any(
+            (r.paused and not self.by_operator(r.topic) and r.pauses <= MOST_TRIES)
+            or any(t.parked and t.parkings <= MOST_TRIES for t in r.tracks.values())
+            for r in self._routes.values()
+        )
+
+    def _try_to_resume(self, route: Route, now: float, pass_done: bool) -> bool:
         """Learn a topic anew once it is due and drained; it goes on when its broker knows it."""
         if route.busy() or self.by_operator(route.topic):
             return False
         if route.renewed:
+            if not pass_done:
+                return False
             route.paused = route.renewed = False
             return True
         if route.resume_at <= now:
@@ -152,8 +167,10 @@ class Pauses:
         route.paused = True
         self.drop(route.unsent())
 
-    def _free_room(self, now: float) -> None:
+    def free_room(self, now: float) -> None:
         """Let go of what waits behind batches that are stuck while the broker answers others."""
+        if self._reading.room() >= self._around.options.chunk_rows // 2:
+            return
         for route in self._routes.values():
             for track in route.tracks.values():
                 sent_at = track.sent_at

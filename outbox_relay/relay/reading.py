@@ -30,6 +30,9 @@ from dataclasses import dataclass, field
 
 from outbox_relay.relay.ports import ReadPlan, Row
 
+NOTE_SECONDS = 1.0
+"""How often the largest id is noted."""
+
 MAX_OPEN_IDS = 5000
 """The cursor stops below a transaction with more rows, so that no statement grows without bound."""
 
@@ -78,7 +81,10 @@ class Reading:
     bytes_in_flight: int = 0
     skip_topics: frozenset[str] = frozenset()
     caught_up: bool = False
+    pass_done: bool = True
+    _pass_to: int = 0
     _notes: deque[tuple[float, int]] = field(default_factory=deque)
+    _noted_at: float | None = None
     _settled: list[int] = field(default_factory=list)
     _sweep_from: int = 0
     _page_ids: frozenset[int] = frozenset()
@@ -91,12 +97,18 @@ class Reading:
             # The table was emptied or restored: ids above may be given out again.
             self.safe = max_id
             self.cursor = min(self.cursor, max_id)
+        if self._noted_at is not None and (silent := now - self._noted_at - NOTE_SECONDS) > 0.5:
+            # The database stood still, and with it whoever held an id: that time does not count.
+            self._notes = deque((at + silent, noted) for at, noted in self._notes)
+        self._noted_at = now
         while self._notes and self._notes[-1][1] > max_id:
             self._notes.pop()
         if not self._notes or self._notes[-1][1] < max_id:
             self._notes.append((now, max_id))
 
     def _advance_safe(self, now: float) -> None:
+        # Only time in which the database answered counts: it goes up to the last note.
+        now = now if self._noted_at is None else min(now, self._noted_at)
         while self._notes and now - self._notes[0][0] >= self.settle_seconds:
             self.safe = max(self.safe, self._notes.popleft()[1])
 
@@ -140,16 +152,25 @@ class Reading:
         """
         in_flight = self.in_flight
         fresh = [row for row in rows if row.id not in in_flight]
-        if self.open_ids:
-            self.open_ids.difference_update([row.id for row in fresh])
         full = len(rows) >= plan.limit
         end = rows[-1].id if full and rows else plan.upto_id
         target = self.safe if end is None else min(end, self.safe)
         self.caught_up = not full and plan.upto_id is None and not fresh and not self.open_ids
+        self.pass_done |= not full and plan.upto_id is None
         if target <= self.cursor:
             return fresh, None
         self._page_ids = frozenset([row.id for row in rows])
         return fresh, self._peek(target)
+
+    def dispatched(self, rows: Iterable[Row]) -> None:
+        """
+        *rows* are on their tracks, or skipped until a rewind: they are open no more.
+
+        Not before that: when a payload cannot be fetched, its row must be asked for again, ahead of
+        what came after it.
+        """
+        if self.open_ids:
+            self.open_ids.difference_update([row.id for row in rows])
 
     def _peek(self, target: int) -> ReadPlan:
         known = sorted([i for i in self._page_ids | self.in_flight.keys() if i > self.cursor])
@@ -186,6 +207,7 @@ class Reading:
             new = new[:kept]
         self.open_ids.update(new)
         self.cursor = max(self.cursor, target)
+        self.pass_done |= self.cursor >= min(self._pass_to, self.safe)
 
     # In flight
 
@@ -214,6 +236,8 @@ class Reading:
     def rewind(self) -> None:
         """Make one ordered pass from the first pending row: something parked may go on."""
         self.cursor = 0
+        self.pass_done = False
+        self._pass_to = self.safe
         self._sweep_from = 0
         self.open_ids.clear()
         self.caught_up = False
@@ -233,8 +257,11 @@ class Reading:
             skip_topics=self.skip_topics,
         )
 
-    def swept(self, plan: ReadPlan, rows: Sequence[Row]) -> list[Row]:
+    def late(self, rows: Sequence[Row]) -> list[Row]:
         """The late rows among *rows*. Open ids are left to the forward read, which keeps order."""
+        return [row for row in rows if row.id not in self.in_flight and row.id not in self.open_ids]
+
+    def swept_to(self, plan: ReadPlan, rows: Sequence[Row]) -> None:
+        """The late rows among *rows*, the answer to *plan*, are on their tracks."""
         full = len(rows) >= plan.limit
         self._sweep_from = rows[-1].id if full and rows else 0
-        return [row for row in rows if row.id not in self.in_flight and row.id not in self.open_ids]

@@ -15,12 +15,11 @@ from outbox_relay.relay.decide import Backoff, TrustWindow
 from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.ports import Row
-from outbox_relay.relay.reading import Reading
+from outbox_relay.relay.reading import NOTE_SECONDS, Reading
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.wire import Encoder
 
 FIRST_POLL_SECONDS = 0.01
-NOTE_SECONDS = 1.0
 SCHEMA_SECONDS = 10.0
 BACKLOG_CAP = 100_000
 
@@ -115,6 +114,7 @@ class TermRun:
             observer.cycle()
             observer.in_flight(len(self.reading.in_flight), self.reading.bytes_in_flight)
             self._dispatcher.pauses.tick()
+            self.reading.forget_settled()
             if not self._may_read():
                 self._room.clear()
                 await clock.wait(self._room, 0.1)
@@ -129,7 +129,8 @@ class TermRun:
                 await clock.wait(self._stopping, backoff.delay_seconds(failures, jitter=jitter))
                 continue
             failures = 0
-            if until_empty and self.reading.idle():
+            goes_on = self._dispatcher.pauses.will_go_on()
+            if until_empty and self.reading.idle() and not goes_on:
                 return
             if found >= self._around.options.chunk_rows // 2:
                 pause = FIRST_POLL_SECONDS
@@ -161,7 +162,9 @@ class TermRun:
         rows = await around.store.read(plan)
         fresh, peek = reading.page(plan, rows)
         around.observer.read(len(fresh), around.clock.now() - started)
-        await self._dispatch(fresh)
+        if not await self._dispatch(fresh):
+            return len(fresh)
+        reading.dispatched(fresh)
         if peek is not None:
             reading.peeked(peek, await around.store.uncommitted_ids(peek))
         if started >= self._next_sweep:
@@ -177,13 +180,20 @@ class TermRun:
         plan = reading.sweep(around.options.sweep_rows_per_second)
         if plan is None:
             return
-        late = reading.swept(plan, await around.store.read(plan))
+        rows = await around.store.read(plan)
+        late = reading.late(rows)
         if late:
             around.observer.log("late_rows", rows=len(late), first_id=late[0].id)
-            await self._dispatch(late)
+            if not await self._dispatch(late):
+                return
+        reading.swept_to(plan, rows)
 
-    async def _dispatch(self, rows: list[Row]) -> None:
-        """Route *rows* in order; large payloads are fetched one by one, as there is room."""
+    async def _dispatch(self, rows: list[Row]) -> bool:
+        """
+        Route *rows* in order; large payloads are fetched one by one, as there is room.
+
+        False if a stop came first: nothing may be read after it, since rows are left out.
+        """
         start = 0
         for index, row in enumerate(rows):
             if row.payload is not None:
@@ -191,15 +201,21 @@ class TermRun:
             self._dispatcher.route(rows[start:index])
             start = index + 1
             while self.reading.bytes_in_flight + row.payload_bytes > self.reading.in_flight_bytes:
-                if not self.reading.in_flight or self._stopping.is_set():
-                    break
+                if self._stopping.is_set():
+                    return False
                 self.reading.forget_settled()
+                if not self.reading.in_flight:
+                    break
+                self._around.observer.cycle()
+                # Only letting go: what goes on must do so between two reads.
+                self._dispatcher.pauses.free_room(self._around.clock.now())
                 self._room.clear()
                 await self._around.clock.wait(self._room, 0.1)
             payload = await self._around.store.payload(row.id)
             if payload is not None:
                 self._dispatcher.route([row._replace(payload=payload)])
         self._dispatcher.route(rows[start:])
+        return True
 
     # Beside it
 
@@ -230,6 +246,7 @@ class TermRun:
                 # Noted when the answer is here: every id up to it was given out before.
                 self.reading.note(max_id, now=around.clock.now())
                 self._dispatcher.pauses.operator_wants(await around.store.paused_topics())
+                self._room.set()
                 if around.clock.now() >= next_schema:
                     next_schema = around.clock.now() + SCHEMA_SECONDS
                     await around.store.check_schema()

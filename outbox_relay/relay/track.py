@@ -56,7 +56,7 @@ class Route:
     resume_at: float = 0.0
     pauses: int = 0
     batch_bytes: int = sys.maxsize
-    rejected_keys: set[bytes | None] = field(default_factory=set)
+    rejected_keys: set[bytes | int] = field(default_factory=set)
 
     def track_of(self, row: Row) -> Track:
         """The track of *row*; its partition follows from the key, or from the id without one."""

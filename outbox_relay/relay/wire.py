@@ -81,6 +81,17 @@ class Encoder:
         Raises UnreadableRow for an unknown codec, a damaged or oversized payload, or headers that
         are not a JSON object of strings.
         """
+        try:
+            return self._record(row)
+        except UnreadableRow:
+            raise
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            # Rows come from any program: one that breaks a rule of the table must not end the relay.
+            raise UnreadableRow(
+                f"{type(error).__name__}: the row does not fit the table's rules"
+            ) from error
+
+    def _record(self, row: Row) -> Record:
         value = self._value(row)
         shared = self._shared.get((row.event_name, row.content_type)) or self._learn_shared(row)
         own = self._own.get(row.headers) or self._learn_own(row.headers)
@@ -135,6 +146,8 @@ class Encoder:
 
     def _learn_own(self, text: str | None) -> _Headers:
         stored = {} if text is None else _object_of_strings(text)
+        for name in stored:
+            name.encode()  # a lone surrogate would fail in the client, which knows no row
         own = [
             (name, value.encode()) for name, value in stored.items() if name not in RELAY_HEADERS
         ]

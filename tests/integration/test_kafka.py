@@ -52,6 +52,24 @@ async def test_a_record_over_the_topics_limit_is_rejected_and_does_not_poison_it
     assert [r.value for r in kafka.consume_all(topic_name)] == [b"first", b"0", b"1", b"2"]
 
 
+async def test_no_record_is_left_out_of_a_batch_larger_than_one_event_may_be(kafka, topic_name):
+    """
+    I3. A batch is acked as a whole; its limit is `relay.batch_bytes`, not that of one event.
+    """
+    kafka.create_topic(topic_name)
+    options = KafkaOptions(bootstrap_servers=kafka.bootstrap_servers, max_request_bytes=100_000)
+    broker = KafkaBroker(options)
+    values = [b"%05d" % n * 2000 for n in range(25)]
+    try:
+        await broker.partitions(topic_name)
+        outcome = await broker.publish(topic_name, 0, records(*values))
+    finally:
+        await broker.close(timeout_seconds=1)
+
+    assert outcome == Acked()
+    assert [r.value for r in kafka.consume_all(topic_name)] == values
+
+
 async def test_a_record_without_key_on_a_compacted_topic_is_rejected(kafka, broker, topic_name):
     """
     I7. INVALID_RECORD, which aiokafka does not know, is an answer and not an unknown outcome.

@@ -72,7 +72,8 @@ async def start(clock, store, broker) -> AsyncIterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def start_(**options) -> Running:
-        started.append(Running(clock, options.pop("store", store), broker, **options))
+        parts = options.pop("store", store), options.pop("broker", broker)
+        started.append(Running(clock, *parts, **options))
         return started[-1]
 
     yield start_

@@ -25,13 +25,15 @@ def read(reading: Reading, now: float, *ids: int) -> tuple[list[int], ReadPlan, 
     fresh, peek = reading.page(plan, rows(*ids))
     for fresh_row in fresh:
         reading.take(fresh_row)
+    reading.dispatched(fresh)
     return [r.id for r in fresh], plan, peek
 
 
 def settled_at(max_id: int, **changes) -> Reading:
-    """A reading that noted *max_id* long ago."""
+    """A reading that noted *max_id* long enough ago, up to the second 10."""
     reading = make_reading(**changes)
-    reading.note(max_id, now=0.0)
+    for second in range(6, 11):
+        reading.note(max_id, now=float(second))
     return reading
 
 
@@ -128,10 +130,42 @@ def test_a_reader_that_stalled_has_noted_nothing():
     reading.note(5, now=100.0)
     read(reading, 100.5, 5)
 
-    plan = reading.plan(now=500.0)
+    reading.note(900, now=500.0)
+    reading.note(900, now=501.0)
+    plan = reading.plan(now=501.0)
 
     assert plan.after_id == 0
     assert reading.safe == 5
+
+
+def test_time_in_which_the_database_stood_still_does_not_count():
+    """
+    A row whose id was given out may stand still with it, between its id and its place in the table.
+    """
+    reading = make_reading()
+    reading.note(5, now=100.0)
+    assert reading.plan(now=104.5).after_id == 0
+
+    reading.note(6, now=105.0)
+    reading.plan(now=105.0)
+    assert reading.safe == 0
+
+    reading.note(6, now=106.0)
+    reading.plan(now=106.0)
+    assert reading.safe == 5
+
+
+def test_a_row_that_could_not_be_dispatched_stays_open():
+    """
+    It must be asked for again, ahead of what came after it.
+    """
+    reading = settled_at(100)
+    _, _, peek = read(reading, 10.0, 7)
+    reading.peeked(peek, [5, 7])
+
+    reading.page(reading.plan(now=10.1), rows(5))
+
+    assert reading.plan(now=10.2).open_ids == {5}
 
 
 def test_rows_in_flight_are_left_out_and_do_not_take_the_place_of_others():
@@ -212,6 +246,24 @@ def test_a_rewind_makes_one_ordered_pass_from_the_first_row():
     assert fresh == [7, 8, 9]
 
 
+def test_a_pass_is_done_when_it_came_to_where_it_began():
+    """
+    A second rewind before that would keep the cursor from the tail for ever.
+    """
+    reading = settled_at(100, chunk_rows=2)
+    _, _, peek = read(reading, 10.0, 7, 8)
+    reading.peeked(peek, [])
+    reading.rewind()
+    assert not reading.pass_done
+
+    _, _, peek = read(reading, 10.1, 90, 95)
+    reading.peeked(peek, [])
+    assert not reading.pass_done
+
+    read(reading, 10.2, 101)
+    assert reading.pass_done
+
+
 def test_the_sweep_returns_late_rows_and_leaves_open_ones_to_the_forward_read():
     """
     The forward read keeps the order of open ids; the sweep finds what nothing else can.
@@ -221,7 +273,7 @@ def test_the_sweep_returns_late_rows_and_leaves_open_ones_to_the_forward_read():
     reading.peeked(peek, [5, 7])
 
     plan = reading.sweep(10)
-    late = reading.swept(plan, rows(3, 5, 7))
+    late = reading.late(rows(3, 5, 7))
 
     assert (plan.after_id, plan.upto_id) == (0, 100)
     assert [r.id for r in late] == [3]
@@ -236,9 +288,9 @@ def test_the_sweep_pages_on_and_starts_again():
     reading.peeked(peek, [])
 
     plan = reading.sweep(2)
-    reading.swept(plan, rows(3, 4))
+    reading.swept_to(plan, rows(3, 4))
     second = reading.sweep(2)
-    reading.swept(second, rows(9))
+    reading.swept_to(second, rows(9))
 
     assert second.after_id == 4
     assert reading.sweep(2).after_id == 0
