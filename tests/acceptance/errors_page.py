@@ -22,7 +22,7 @@ HEAD = """\
 
 What `outbox-relay run` says and does when something around it is wrong. The relay **waits** for what can
 be mended without it: it tries again with growing pauses, says so at most once in 10 seconds, and goes on
-by itself. It **exits** where only a new start can help.
+by itself. A trouble of one topic holds up only that topic. It **exits** where only a new start can help.
 
 While it waits, the log has one line of level `warning`, here as `event`: error. `repeated` counts the
 equal ones that were held back. When it exits, standard error has one line for each problem. The

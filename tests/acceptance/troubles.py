@@ -18,7 +18,6 @@ import sqlalchemy as sa
 from outbox_relay import Outbox
 from outbox_relay.schema import Status
 from tests.services.certificates import Authority
-from tests.services.process import free_port
 from tests.services.secure import SecureKafka, SecureMariaDB
 
 CANARY = "c4n4ry-w0rd"
@@ -44,7 +43,6 @@ class Stage:
         self.database = self.mariadb.create_database()
         self.user = f"u{uuid.uuid4().hex[:12]}"
         self.mariadb.create_user(self.user, f"{CANARY}-database", tls="SSL")
-        self.http_port = free_port()
         self._write_secrets()
         self.settings = self._all_well()
 
@@ -72,7 +70,7 @@ class Stage:
                 "ssl_ca_file": str(self.file("kafka-ca.pem")),
             },
             "relay": {"backoff_max_seconds": 5.0},
-            "http": {"port": self.http_port},
+            "http": {"port": 0},
         }
 
     def file(self, name: str) -> Path:
@@ -134,7 +132,7 @@ class Stage:
             self.topic: "orders",
             "@'127.0.0.1'": "@'10.0.0.7'",
             "server on '127.0.0.1'": "server on 'db.example.com'",
-            str(self.http_port): "9464",
+            str(self.settings["http"]["port"] or "9464"): "9464",
             self.kafka.server("SASL_SSL"): "kafka.example.com:9093",
         }
         for ours, theirs in names.items():
@@ -158,6 +156,7 @@ class Trouble:
     mend: Act = lambda _: None
     exit_code: int | None = None
     migrated: bool = True
+    alone: bool = False
 
 
 def wrong_secret(name: str) -> Act:
@@ -211,8 +210,9 @@ def file_again(name: str) -> Act:
 
 
 def take_the_port(stage: Stage) -> None:
-    taken = socket.create_server(("127.0.0.1", stage.http_port))
+    taken = socket.create_server(("127.0.0.1", 0))
     stage.held.append(taken)
+    stage.settings["http"]["port"] = taken.getsockname()[1]
 
 
 def misspell(stage: Stage) -> None:
@@ -254,7 +254,7 @@ TROUBLES = (
         failure="a right to a table is missing",
         make=may_only_read,
         mend=Stage.grant_as_the_guide_says,
-        mends="the same",
+        mends="the same four `GRANT`",
     ),
     Trouble(
         failure="a right to a topic is missing",
@@ -266,19 +266,21 @@ TROUBLES = (
         failure="the topic is missing",
         make=lambda stage: stage.kafka.delete_topic(stage.topic),
         mend=lambda stage: stage.kafka.create_topic(stage.topic),
-        mends="creating the topic; other topics go on meanwhile",
+        mends="creating the topic",
     ),
     Trouble(
         failure="the database is down at the start",
         make=lambda stage: stage.mariadb.stop(),
         mend=lambda stage: stage.mariadb.start(),
         mends="starting it",
+        alone=True,
     ),
     Trouble(
         failure="Kafka is down at the start",
         make=lambda stage: stage.kafka.stop(),
         mend=lambda stage: stage.kafka.start(),
         mends="starting it",
+        alone=True,
     ),
     Trouble(
         failure="the tables are missing",
