@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         uuid7,
     )
     from outbox_relay.outbox import Outbox
+    from outbox_relay.outbox.repository import SqlAlchemyOutboxedEventRepository
     from outbox_relay.relay.producer import EventProducer
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "NotificationEvent",
     "Outbox",
     "OutboxRelayError",
+    "SqlAlchemyOutboxedEventRepository",
     "WriteError",
     "ZlibCompressor",
     "__version__",
@@ -87,6 +89,7 @@ _HOMES = {
         "uuid7",
     ),
     "outbox_relay.outbox": ("Outbox",),
+    "outbox_relay.outbox.repository": ("SqlAlchemyOutboxedEventRepository",),
     "outbox_relay.relay.producer": ("EventProducer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

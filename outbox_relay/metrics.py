@@ -107,6 +107,9 @@ class Metrics:
             "When the backlog was last measured; 0 if this relay holds no lane",
         )
         self.dead_letter_rows = self._gauge("dead_letter_rows", "Dead letters in the table")
+        self.blocked_keys = self._gauge(
+            "blocked_keys", "Keys whose later rows wait for a dead letter, with hold_key"
+        )
 
     def _publishing(self) -> None:
         self.published = self._counter("published", "Rows that the broker acked", "topic")
@@ -233,6 +236,10 @@ class MetricsObserver:
         """Count a mark."""
         self.metrics.operations.labels("mark").observe(seconds)
 
+    def timed(self, operation: str, seconds: float) -> None:
+        """Count another operation of the database."""
+        self.metrics.operations.labels(operation).observe(seconds)
+
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """Count a row given up."""
         kind = "too_large" if reason is RejectReason.TOO_LARGE else "rejected"
@@ -248,6 +255,10 @@ class MetricsObserver:
         """Show what pauses."""
         self.metrics.paused_topics.set(len(topics))
         self.paused_topics = frozenset(topics)
+
+    def blocked(self, keys: int) -> None:
+        """Show how many keys are held."""
+        self.metrics.blocked_keys.set(keys)
 
     def sampled(self, backlog: Backlog) -> None:
         """Show the backlog."""
@@ -268,6 +279,7 @@ class MetricsObserver:
             # What a former owner last saw would grow old here for ever, and page somebody.
             self.sampled(Backlog(rows=0, capped=False, oldest_us=None, dead_rows=0))
             self.metrics.sampled_at.set(0)
+            self.blocked(0)
 
     def schema(self, problem: str | None) -> None:
         """Show whether the tables fit."""

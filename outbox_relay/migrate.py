@@ -9,24 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from alembic.script import ScriptDirectory
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from outbox_relay.errors import SchemaMismatch, StoreUnavailable
-from outbox_relay.schema import SCHEMA_VERSION, Tables, schema_problem, tables
+from outbox_relay.autogenerate import include_name, include_object
+from outbox_relay.errors import OutboxRelayError, SchemaMismatch, StoreUnavailable
+from outbox_relay.schema import SCHEMA_VERSION, Status, Tables, schema_problem, tables
 from outbox_relay.store.login import hint, log_in, said
 from outbox_relay.store.options import DatabaseOptions
+
+__all__ = [
+    "check",
+    "downgrade",
+    "include_name",
+    "include_object",
+    "migrate",
+    "sql_script",
+    "upgrade",
+]
 
 LOCK_WAIT_SECONDS: Final = 60
 """How long a migration waits for another one to end."""
@@ -47,7 +62,73 @@ def migrate(options: DatabaseOptions) -> list[str]:
     answer or refuses, SchemaMismatch if the tables are newer than this release can serve.
     """
     with ThreadPoolExecutor(1) as own_thread:
-        return own_thread.submit(lambda: asyncio.run(_migrate(options))).result()
+        return own_thread.submit(lambda: asyncio.run(_connected(options, _apply))).result()
+
+
+def check(options: DatabaseOptions) -> list[str]:
+    """
+    What is missing, one line each; nothing if the tables are as this release makes them.
+
+    Changes nothing. Raises as `migrate` does.
+    """
+    url = make_url(options.url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        # SQLite would create the file.
+        return [f"missing: {_title(script)}" for script in _scripts()]
+    with ThreadPoolExecutor(1) as own_thread:
+        return own_thread.submit(lambda: asyncio.run(_connected(options, _missing))).result()
+
+
+def sql_script(dialect: str, *, table: str = "outbox", since: int = 0) -> str:
+    """
+    The statements that bring the tables from version *since* (0: there are none) to this release's.
+
+    For whoever may not run DDL by program. *dialect* is "mysql", "mariadb" or "sqlite". Connects to
+    nothing.
+    """
+    text = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name=dialect, opts={"as_sql": True, "output_buffer": text, "literal_binds": True}
+    )
+    with _one_at_a_time, Operations.context(context):
+        for script in _scripts(since=since):
+            text.write(f"-- {_title(script)}\n\n")
+            script.module.upgrade(table=table)
+    return text.getvalue()
+
+
+def upgrade(op: Any, *, table: str = "outbox", to: int = SCHEMA_VERSION, since: int = 0) -> None:
+    """
+    Bring the tables to version *to* inside a revision of your own, which passes Alembic's `op`.
+
+    Pin *to*: a revision must do the same for ever. What is there already is left out, by
+    ``<table>_version``; offline (``alembic upgrade --sql``) nothing can be looked up, so *since*
+    says which version is there.
+    """
+    context = op.get_context()
+    if not context.as_sql:
+        since = max(since, read_version(op.get_bind(), tables(table))[0] or 0)
+    for script in _scripts(since=since, to=to):
+        script.module.upgrade(table=table)
+
+
+def downgrade(op: Any, *, table: str = "outbox") -> None:
+    """
+    Drop the tables inside a revision of your own: the way back from the first `upgrade`.
+
+    Raises OutboxRelayError while an event is not published: it would be lost. Between versions
+    there is no way back, and none is needed: older releases serve newer tables.
+    """
+    names = tables(table)
+    if not op.get_context().as_sql and sa.inspect(op.get_bind()).has_table(table):
+        kept = sa.select(names.outbox.c.id).where(names.outbox.c.status != Status.PRODUCED)
+        if op.get_bind().execute(kept.limit(1)).first() is not None:
+            raise OutboxRelayError(
+                f"{table} holds events that are not published, or dead letters: relay them, see "
+                "`outbox-relay status` and `outbox-relay dead-letters`, then downgrade again"
+            )
+    for known in reversed(names.metadata.sorted_tables):
+        op.drop_table(known.name, if_exists=True)
 
 
 def scripts_folder() -> Path:
@@ -82,7 +163,51 @@ def read_version(connection: sa.Connection, names: Tables) -> tuple[int | None, 
     return (None, None) if row is None else (row.version, row.min_reader)
 
 
-async def _migrate(options: DatabaseOptions) -> list[str]:
+def _scripts(*, since: int = 0, to: int = SCHEMA_VERSION) -> list[Script]:
+    """The steps above *since*, up to *to*, in order."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    found = reversed(list(ScriptDirectory.from_config(config).walk_revisions()))
+    return [script for script in found if since < int(script.revision) <= to]
+
+
+def _title(script: Script) -> str:
+    return f"{script.revision} {script.doc.splitlines()[0].rstrip('.')}"
+
+
+def _missing(connection: sa.Connection, names: Tables) -> list[str]:
+    version, min_reader = read_version(connection, names)
+    if version is not None and (min_reader or 0) > SCHEMA_VERSION:
+        raise SchemaMismatch(schema_problem(version, min_reader))
+    steps = [f"missing: {_title(script)}" for script in _scripts(since=version or 0)]
+    return steps or _changed_by_hand(connection, names)
+
+
+def _changed_by_hand(connection: sa.Connection, names: Tables) -> list[str]:
+    """What tables of the right version lack all the same."""
+    inspector = sa.inspect(connection)
+    found = []
+    for table in names.metadata.sorted_tables:
+        if not inspector.has_table(table.name):
+            found.append(f"missing: the table {table.name}; restore it, its version is there")
+            continue
+        there = {column["name"] for column in inspector.get_columns(table.name)}
+        found += [
+            f"missing: the column {table.name}.{column.name}; restore it, its version is there"
+            for column in table.columns
+            if column.name not in there
+        ]
+    if inspector.has_table(names.outbox.name) and not inspector.has_index(
+        names.outbox.name, names.pending_index
+    ):
+        found.append(f"missing: the index {names.pending_index}; restore it, its version is there")
+    return found
+
+
+async def _connected(
+    options: DatabaseOptions, work: Callable[[sa.Connection, Tables], list[str]]
+) -> list[str]:
     engine = database_engine(options)
     try:
         # The driver's own limit ends with the TCP connection: a server that hangs accepts it and
@@ -90,7 +215,7 @@ async def _migrate(options: DatabaseOptions) -> list[str]:
         async with asyncio.timeout(options.connect_timeout_seconds):
             connection = await engine.connect()
         async with aclosing(connection):
-            return await connection.run_sync(_apply, tables(options.table))
+            return await connection.run_sync(work, tables(options.table))
     except TimeoutError as error:
         raise StoreUnavailable("the database does not answer in time: is it up?") from error
     except (sa.exc.DBAPIError, OSError) as error:
@@ -109,18 +234,12 @@ def _apply(connection: sa.Connection, names: Tables) -> list[str]:
         if version is not None and (min_reader or 0) > SCHEMA_VERSION:
             raise SchemaMismatch(schema_problem(version, min_reader))
         alembic = _alembic(connection, names.outbox.name)
-        revisions = [
-            script
-            for script in reversed(list(ScriptDirectory.from_config(alembic).walk_revisions()))
-            if int(script.revision) > (version or 0)
-        ]
+        revisions = _scripts(since=version or 0)
         if revisions:
             command.stamp(alembic, f"{version:04d}" if version else "base")
             command.upgrade(alembic, "head")
         connection.commit()
-        return [
-            f"{script.revision} {script.doc.splitlines()[0].rstrip('.')}" for script in revisions
-        ]
+        return [_title(script) for script in revisions]
 
 
 def _alembic(connection: sa.Connection, table: str) -> AlembicConfig:

@@ -20,6 +20,8 @@ from outbox_relay.relay.producer import EventProducer
 if TYPE_CHECKING:
     from outbox_relay.http.server import HttpServer
     from outbox_relay.metrics import MetricsObserver
+    from outbox_relay.relay.dead_letters import DeadLetters
+    from outbox_relay.store.options import DatabaseOptions
 
 
 Result = TypeVar("Result")
@@ -85,6 +87,19 @@ def build_producer(config: Config, observer: MetricsObserver) -> EventProducer:
         wire=config.wire,
         publish_deadline_seconds=config.kafka.publish_deadline_seconds,
         observer=observer,
+    )
+
+
+def build_dead_letters(options: DatabaseOptions) -> DeadLetters:
+    """What `outbox-relay dead-letters` works on."""
+    from outbox_relay.migrate import database_engine  # noqa: PLC0415
+    from outbox_relay.schema import tables  # noqa: PLC0415
+    from outbox_relay.store.dead_letters import SqlDeadLetters  # noqa: PLC0415
+
+    return SqlDeadLetters(
+        database_engine(options),
+        tables(options.table),
+        timeout_seconds=options.connect_timeout_seconds + options.timeout_seconds,
     )
 
 

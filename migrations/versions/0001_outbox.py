@@ -69,7 +69,7 @@ OPTIONS = {
 
 def upgrade(table: str = "outbox") -> None:
     """Create what is not there yet, then write the version."""
-    name = op.get_bind().dialect.name
+    name = op.get_context().dialect.name
     if name not in DIALECTS:
         raise NotImplementedError(f"this revision has no tables for {name}")
     parts = DIALECTS[name]
@@ -118,7 +118,10 @@ def _outbox(table: str, parts: dict[str, Any]) -> None:
         if_not_exists=True,
         **OPTIONS,
     )
-    if not sa.inspect(op.get_bind()).has_index(table, f"{table}_pending_ix"):
+    # Without a connection the statements are for tables that do not exist.
+    if op.get_context().as_sql or not sa.inspect(op.get_bind()).has_index(
+        table, f"{table}_pending_ix"
+    ):
         op.create_index(f"{table}_pending_ix", table, ["status", "id", "lane"])
 
 
@@ -168,8 +171,12 @@ def _now(column: str, parts: dict[str, Any]) -> sa.Column[Any]:
 
 def _lanes(table: str, lanes: int) -> None:
     lease = sa.table(f"{table}_lease", sa.column("lane", sa.SmallInteger()))
-    there = set(op.get_bind().execute(sa.select(lease.c.lane)).scalars())
-    op.bulk_insert(lease, [{"lane": lane} for lane in range(lanes) if lane not in there])
+    there: set[int] = set()
+    if not op.get_context().as_sql:
+        there.update(op.get_bind().execute(sa.select(lease.c.lane)).scalars())
+    missing = [{"lane": lane} for lane in range(lanes) if lane not in there]
+    if missing:
+        op.execute(sa.insert(lease).values(missing))
 
 
 def _write_version(table: str) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from outbox_relay._version import __version__
 from outbox_relay.cli.check_config import check_config
+from outbox_relay.cli.dead_letters import dead_letters
 from outbox_relay.cli.demo import demo
 from outbox_relay.cli.migrate import migrate
 from outbox_relay.cli.run import run
@@ -47,3 +48,4 @@ app.command()(demo)
 app.command()(migrate)
 app.command("check-config")(check_config)
 app.command()(status)
+app.add_typer(dead_letters)

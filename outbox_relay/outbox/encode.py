@@ -28,7 +28,9 @@ from outbox_relay.events import (
     RELAY_HEADERS,
     UNSET,
     DomainEvent,
+    ECSTEvent,
     Event,
+    NotificationEvent,
     OutboxedEvent,
     OutgoingEvent,
     Unset,
@@ -45,6 +47,7 @@ from outbox_relay.schema import (
 MAX_HEADERS_BYTES: Final = 60_000
 MAX_CONTENT_TYPE_CHARS: Final = 255
 JSON: Final = "application/json"
+_WITHOUT_FIELDS: Final = (Event, OutgoingEvent, NotificationEvent, ECSTEvent)
 
 
 class Dataclass(Protocol):
@@ -97,7 +100,7 @@ class Encoder:
     def _encode(
         self, event: Payload, event_id: UUID, name: str | None, said: Said
     ) -> OutboxedEvent:
-        _refuse_in_process_event(event)
+        _refuse_unfit_event(event)
         checked_name = _checked_name(name)
         topic = _checked_topic(said.topic or getattr(type(event), "event_topic", None), said)
         key = _key(event, said)
@@ -170,11 +173,17 @@ def headers_json(headers: Mapping[str, str]) -> str | None:
     return text
 
 
-def _refuse_in_process_event(event: Payload) -> None:
+def _refuse_unfit_event(event: Payload) -> None:
     if isinstance(event, DomainEvent):
         raise WriteError(
             "a DomainEvent is handled in process and never outboxed: "
             "make a NotificationEvent or an ECSTEvent of it"
+        )
+    if type(event) in _WITHOUT_FIELDS:
+        # pydantic has dropped what it was called with: an empty payload would go out.
+        raise WriteError(
+            f"{type(event).__name__} itself has no fields: make a class of it that has the event's "
+            'fields, or pass a dict and say name="..."'
         )
 
 

@@ -13,7 +13,7 @@ which SAVEPOINT it was made in: the depth within a session, the running number o
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +70,22 @@ def note_failure(handle: Session | Connection, statement: Insert, label: str) ->
         "change without the event: roll back; to go on after a failure, wrap the add in a "
         "SAVEPOINT (begin_nested) and roll that back",
     )
+
+
+def expect_own_commit(handle: Session, statement: Insert, label: str) -> Note:
+    """Note that *handle* must not commit by itself: the event is queued and not yet written."""
+    return _note(
+        handle,
+        statement,
+        WriteError,
+        f"{label}: it is queued in a repository and not written, so nothing was committed: "
+        "roll back, and commit with `await repository.commit(session)`",
+    )
+
+
+def fulfil(notes: Collection[Note]) -> None:
+    """What *notes* ask for is done: they do not stand against a commit any more."""
+    _settle(lambda _, other: other in notes)
 
 
 def settle(note: Note) -> None:

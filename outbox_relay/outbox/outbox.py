@@ -154,10 +154,7 @@ class Outbox:
         said = Said(name=name, topic=topic, key=key, headers=headers, content_type=content_type)
         encoded = self._encode(events, said)
         label = event_label(encoded[0].event_name, encoded[0].event_id)
-        batches: list[Rows] = [
-            batch[0].values() if len(batch) == 1 else [event.values() for event in batch]
-            for batch in self._batches(encoded)
-        ]
+        batches = self._rows(encoded)
         if asynchronous is None:
             execute(sync, self._statement, batches, label)
             return None
@@ -168,6 +165,13 @@ class Outbox:
         if not events:
             raise TypeError("no event was given: pass at least one, such as add(session, event)")
         return [self._encoder.encode(event, said) for event in events]
+
+    def _rows(self, events: list[OutboxedEvent]) -> list[Rows]:
+        """The parameters of as few statements as max_statement_bytes allows."""
+        return [
+            batch[0].values() if len(batch) == 1 else [event.values() for event in batch]
+            for batch in self._batches(events)
+        ]
 
     def _batches(self, events: list[OutboxedEvent]) -> list[list[OutboxedEvent]]:
         """*events* in this order, as few statements as max_statement_bytes allows."""

@@ -15,6 +15,7 @@ from typing import assert_never
 from outbox_relay.errors import BrokerUnavailable, StoreUnavailable, TopicUnavailable
 from outbox_relay.relay import decide as decisions
 from outbox_relay.relay.decide import Backoff, TrustWindow, decide
+from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.outage import BrokerWatch
 from outbox_relay.relay.outcomes import Acked, Outcome, Rejected, RejectReason, Unknown
@@ -48,8 +49,14 @@ class Dispatcher:
         self._backoff = Backoff(max_seconds=around.options.backoff_max_seconds)
         self._routes: dict[str, Route] = {}
         self.watch = BrokerWatch(around, self._ended, self._fail)
+        self.held = HeldKeys(around)
         self.pauses = Pauses(
-            around, routes=self._routes, reading=reading, watch=self.watch, learn=self._learn
+            around,
+            routes=self._routes,
+            reading=reading,
+            watch=self.watch,
+            held=self.held,
+            learn=self._learn,
         )
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -59,7 +66,7 @@ class Dispatcher:
         """Put *rows*, oldest first, on their tracks. Rows of what pauses stay pending."""
         routes = self._routes
         reading = self._reading
-        for row in rows:
+        for row in self.held.without_held(rows) if self.held.is_on else rows:
             route = routes.get(row.topic)
             if route is None:
                 route = self._new_route(row.topic)
@@ -128,7 +135,9 @@ class Dispatcher:
                     batch_bytes=min(route.batch_bytes, self._around.options.batch_bytes),
                 )
                 if isinstance(batch, Unreadable):
-                    await self._dead_letter(route, batch.row, RejectReason.UNREADABLE, batch.detail)
+                    await self._dead_letter(
+                        route, track, batch.row, RejectReason.UNREADABLE, batch.detail
+                    )
                 elif not await self._publish(route, track, batch):
                     return
         except Exception as error:  # noqa: BLE001 - LeaseLost, or a bug: the term ends
@@ -157,7 +166,7 @@ class Dispatcher:
                 case decisions.DeadLetter(reason=reason, detail=detail):
                     row = batch.rows[0]
                     route.rejected_keys.add(row.id if row.key is None else row.key)
-                    await self._dead_letter(route, batch.rows[0], reason, detail)
+                    await self._dead_letter(route, track, row, reason, detail)
                     return True
                 case decisions.PublishAgain():
                     await self._pause_for(track.unknown_in_a_row)
@@ -178,7 +187,11 @@ class Dispatcher:
     async def _publish_halves(self, route: Route, track: Track, batch: Batch) -> bool:
         first, second = batch.halves()
         if await self._publish(route, track, first):
-            return await self._publish(route, track, second)
+            # The first half may have held a key of the second.
+            held = [row for row in second.rows if self.held.holds(row)]
+            self.pauses.drop(held)
+            second = second.without(held)
+            return not second.rows or await self._publish(route, track, second)
         self.pauses.drop(second.rows)
         return False
 
@@ -221,7 +234,9 @@ class Dispatcher:
         oldest = batch.rows[0].created_us
         around.observer.latency((around.clock.wall_us() - oldest) / 1e6, len(batch.rows))
 
-    async def _dead_letter(self, route: Route, row: Row, reason: RejectReason, detail: str) -> None:
+    async def _dead_letter(
+        self, route: Route, track: Track, row: Row, reason: RejectReason, detail: str
+    ) -> None:
         """Give *row* up. Returns when that is durable: only then may its key go on."""
         around = self._around
         failures = 0
@@ -239,6 +254,8 @@ class Dispatcher:
             else:
                 break
         self._reading.settled([row.id])
+        self.held.give_up(row)
+        self.pauses.drop(track.take_out(self.held.holds))
         around.observer.dead_letter(route.topic, reason)
         around.observer.log(
             "dead_letter", topic=route.topic, row_id=row.id, reason=reason, error=detail

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +47,21 @@ class RelayOptions:
     sample_seconds: float = 15.0
     """How often the backlog is measured for the metrics."""
 
+    on_dead_letter: Literal["skip", "hold_key"] = "skip"
+    """What a dead letter does to later events of its topic and key: skip lets them go on; hold_key keeps them back until it is requeued or discarded."""
+
     def problems(self) -> list[str]:
         """What is wrong with these settings, one line each, named by key."""
         found = [
             f"relay.{field.name} = {getattr(self, field.name)} must be greater than 0"
             for field in dataclasses.fields(self)
-            if getattr(self, field.name) <= 0
+            if not isinstance(getattr(self, field.name), str) and getattr(self, field.name) <= 0
         ]
         if self.chunk_rows * 2 > self.in_flight_rows:
             found.append(
                 f"relay.chunk_rows = {self.chunk_rows} must be at most half of "
                 f"relay.in_flight_rows = {self.in_flight_rows}"
             )
+        if self.on_dead_letter not in ("skip", "hold_key"):
+            found.append('relay.on_dead_letter must be one of "skip", "hold_key"')
         return found

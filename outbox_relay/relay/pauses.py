@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from outbox_relay.relay.decide import Backoff
+from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.outage import BrokerWatch
 from outbox_relay.relay.ports import Row
 from outbox_relay.relay.reading import Reading
@@ -37,12 +38,14 @@ class Pauses:
         routes: dict[str, Route],
         reading: Reading,
         watch: BrokerWatch,
+        held: HeldKeys,
         learn: Callable[[Route], None],
     ) -> None:
         self._around = around
         self._routes = routes
         self._reading = reading
         self._watch = watch
+        self._held = held
         self._learn = learn
         self._backoff = Backoff(max_seconds=around.options.backoff_max_seconds)
         self._by_operator: frozenset[str] = frozenset()
@@ -115,6 +118,7 @@ class Pauses:
         now = self._around.clock.now()
         rewind = self._follow_operator()
         pass_done = self._reading.pass_done
+        rewind |= self._held.tick(pass_done=pass_done)
         for route in list(self._routes.values()):
             if route.paused:
                 rewind |= self._try_to_resume(route, now, pass_done)

@@ -8,7 +8,7 @@ contract suite in ``tests/contract``; `outbox_relay.testing` ships in-memory one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -115,6 +115,18 @@ class Backlog:
     dead_rows: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadKeys:
+    """
+    The (topic, key) of each dead letter, with the id of its first one.
+
+    Dead letters above `unread_above` were not looked at; None if there are no others.
+    """
+
+    first_ids: Mapping[tuple[str, bytes], int]
+    unread_above: int | None = None
+
+
 class Store(Protocol):
     """
     The outbox table and the tables beside it.
@@ -178,6 +190,9 @@ class Store(Protocol):
 
     async def paused_topics(self) -> frozenset[str]:
         """Topics that an operator paused; ``*`` stands for all."""
+
+    async def dead_keys(self, *, limit: int) -> DeadKeys:
+        """Whose keys the first *limit* dead letters are, as committed. Without a key: nobody's."""
 
     async def sample(self, *, cap: int) -> Backlog:
         """How much waits, counting up to *cap* rows."""
@@ -250,6 +265,9 @@ class Observer(Protocol):
     def marked(self, rows: int, seconds: float) -> None:
         """*rows* are produced."""
 
+    def timed(self, operation: str, seconds: float) -> None:
+        """Another operation of the database was answered: ``lease`` or ``sample``."""
+
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """A row was given up, durably."""
 
@@ -258,6 +276,9 @@ class Observer(Protocol):
 
     def parked(self, topics: Collection[str], partitions: int) -> None:
         """Which topics pause, and how many partitions."""
+
+    def blocked(self, keys: int) -> None:
+        """How many keys wait for their dead letter."""
 
     def sampled(self, backlog: Backlog) -> None:
         """The backlog was measured."""

@@ -189,6 +189,7 @@ class EventProducer:
         lease = await self._store.acquire(
             self._owner, wake_address="", lease_seconds=self._options.lease_seconds
         )
+        self._observer.timed("lease", self._clock.now() - started)
         if lease is None:
             return await self._stand_by(until_empty)
         self._observer.log(

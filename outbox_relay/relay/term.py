@@ -144,6 +144,8 @@ class TermRun:
         """Whether there is room for half a chunk, and anywhere to publish it."""
         if self._dispatcher.pauses.everything() or not self._dispatcher.watch.up.is_set():
             return False
+        if not self._dispatcher.held.loaded:
+            return False
         room = self.reading.room()
         return room >= self._around.options.chunk_rows // 2 or (
             room > 0 and len(self.reading.in_flight) == 0
@@ -182,6 +184,7 @@ class TermRun:
             return
         rows = await around.store.read(plan)
         late = reading.late(rows)
+        late = self._dispatcher.held.without_held(late)
         if late:
             around.observer.log("late_rows", rows=len(late), first_id=late[0].id)
             if not await self._dispatch(late):
@@ -195,6 +198,8 @@ class TermRun:
         False if a stop came first: nothing may be read after it, since rows are left out.
         """
         start = 0
+        # Large payloads of held keys are not even fetched.
+        rows = self._dispatcher.held.without_held(rows)
         for index, row in enumerate(rows):
             if row.payload is not None:
                 continue
@@ -235,6 +240,7 @@ class TermRun:
                 around.observer.log("renew_failed", error=str(error))
             else:
                 trust.renewed(started)
+                around.observer.timed("lease", around.clock.now() - started)
             around.observer.lanes(len(around.lease.lanes), trust.left(around.clock.now()))
 
     async def _note(self) -> None:
@@ -246,6 +252,7 @@ class TermRun:
                 # Noted when the answer is here: every id up to it was given out before.
                 self.reading.note(max_id, now=around.clock.now())
                 self._dispatcher.pauses.operator_wants(await around.store.paused_topics())
+                await self._dispatcher.held.refresh()
                 self._room.set()
                 if around.clock.now() >= next_schema:
                     next_schema = around.clock.now() + SCHEMA_SECONDS
@@ -258,8 +265,10 @@ class TermRun:
     async def _sample(self) -> None:
         around = self._around
         while True:
+            started = around.clock.now()
             try:
                 around.observer.sampled(await around.store.sample(cap=BACKLOG_CAP))
+                around.observer.timed("sample", around.clock.now() - started)
             except StoreUnavailable as error:
                 self._raise_if_over(error)
                 around.observer.log("sample_failed", error=str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from outbox_relay.relay.partitioning import KeyPartitions
@@ -35,6 +35,13 @@ class Track:
         """Every row that waits, taken out of the queue."""
         while self.queue:
             yield self.queue.popleft()
+
+    def take_out(self, unwanted: Callable[[Row], bool]) -> list[Row]:
+        """The waiting rows that are *unwanted*, taken out of the queue."""
+        found = [row for row in self.queue if unwanted(row)]
+        if found:
+            self.queue = deque([row for row in self.queue if not unwanted(row)])
+        return found
 
 
 @dataclass(slots=True)
@@ -99,6 +106,16 @@ class Batch:
             records = self.records[part]
             parts.append(Batch(self.rows[part], records, sum(r.byte_count for r in records)))
         return parts[0], parts[1]
+
+    def without(self, rows: list[Row]) -> Batch:
+        """The batch without some of its rows."""
+        if not rows:
+            return self
+        gone = {row.id for row in rows}
+        pairs = zip(self.rows, self.records, strict=True)
+        kept = [(row, record) for row, record in pairs if row.id not in gone]
+        records = [record for _, record in kept]
+        return Batch([row for row, _ in kept], records, sum(r.byte_count for r in records))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ class Silent:
     def marked(self, rows: int, seconds: float) -> None:
         """See Observer."""
 
+    def timed(self, operation: str, seconds: float) -> None:
+        """See Observer."""
+
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """See Observer."""
 
@@ -36,6 +39,9 @@ class Silent:
         """See Observer."""
 
     def parked(self, topics: Collection[str], partitions: int) -> None:
+        """See Observer."""
+
+    def blocked(self, keys: int) -> None:
         """See Observer."""
 
     def sampled(self, backlog: Backlog) -> None:

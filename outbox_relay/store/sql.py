@@ -18,10 +18,11 @@ from outbox_relay.errors import (
     ServerChanged,
     StoreUnavailable,
 )
-from outbox_relay.relay.ports import Backlog, Lease, ReadPlan, Row, Term
+from outbox_relay.relay.ports import Backlog, DeadKeys, Lease, ReadPlan, Row, Term
 from outbox_relay.schema import LANES, MAX_ERROR_CHARS, Status, schema_problem, tables
 from outbox_relay.store import mysql, sqlite
 from outbox_relay.store.channel import Channel, MissingTable
+from outbox_relay.store.dead_letters import dead_keys_of, dead_keys_sql
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.login import log_in
 from outbox_relay.store.options import DatabaseOptions
@@ -211,6 +212,11 @@ class SqlStore:
         """See Store."""
         return frozenset(row[0] for row in (await self._dirty.execute(self._sql.paused)).rows)
 
+    async def dead_keys(self, *, limit: int) -> DeadKeys:
+        """See Store."""
+        # Not on the dirty connection: a requeue that is not committed must not let its key go on.
+        return dead_keys_of((await self._samples.execute(self._sql.dead_keys(limit))).rows, limit)
+
     async def sample(self, *, cap: int) -> Backlog:
         """See Store."""
         row = (await self._samples.execute(self._sql.sample(cap))).rows[0]
@@ -322,6 +328,10 @@ class _Statements:
         """The term's test alone does not fence: a statement that waited for a row lock goes on with
         what it read before. With ``status = 0`` it then touches nothing."""
         return self._mark.format(_ids(ids))
+
+    def dead_keys(self, limit: int) -> str:
+        """The first *limit* dead letters and one more, by the index."""
+        return dead_keys_sql(self._d, self._pending, limit)
 
     def sample(self, cap: int) -> str:
         """Counts no more than *cap* + 1 rows of each kind."""

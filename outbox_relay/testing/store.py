@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from outbox_relay.errors import LeaseLost, SchemaMismatch, ServerChanged, StoreUnavailable
 from outbox_relay.events import uuid7
-from outbox_relay.relay.ports import Backlog, Lease, ReadPlan, Row, Term
+from outbox_relay.relay.ports import Backlog, DeadKeys, Lease, ReadPlan, Row, Term
 from outbox_relay.schema import LANES, Codec, Status
 from outbox_relay.testing.clock import FakeClock
 
@@ -128,6 +128,18 @@ class InMemoryStore:
     def error(self, row_id: int) -> str | None:
         """Why a row is a dead letter."""
         return self.rows[row_id].last_error
+
+    def requeue(self, row_id: int) -> None:
+        """Send a dead letter once more, as `outbox-relay dead-letters requeue` does."""
+        stored = self.rows[row_id]
+        if stored.status is Status.DEAD:
+            stored.status, stored.last_error = Status.PENDING, None
+            stored.row = stored.row._replace(requeued_us=self.clock.wall_us())
+
+    def discard(self, row_id: int) -> None:
+        """Delete a dead letter."""
+        if self.rows[row_id].status is Status.DEAD:
+            del self.rows[row_id]
 
     def pending(self) -> list[int]:
         """Ids of committed rows that wait."""
@@ -262,6 +274,18 @@ class InMemoryStore:
         """See Store."""
         await self._enter("paused_topics")
         return frozenset(self.paused)
+
+    async def dead_keys(self, *, limit: int) -> DeadKeys:
+        """See Store."""
+        await self._enter("dead_keys")
+        dead = sorted(i for i, stored in self.rows.items() if stored.status is Status.DEAD)
+        first_ids: dict[tuple[str, bytes], int] = {}
+        for row_id in dead[:limit]:
+            row = self.rows[row_id].row
+            if row.key is not None:
+                first_ids.setdefault((row.topic, row.key), row_id)
+        unread_above = dead[limit - 1] if len(dead) > limit else None
+        return DeadKeys(first_ids=first_ids, unread_above=unread_above)
 
     async def sample(self, *, cap: int) -> Backlog:
         """See Store."""

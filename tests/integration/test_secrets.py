@@ -32,6 +32,7 @@ CANARY = "c4n4ry-w0rd"
 ROOT = Path(__file__).resolve().parents[2]
 CLOSED = "127.0.0.1:1"
 WAIT_SECONDS = 60
+SHORT = ("check-config", "migrate", "status", "dead-letters list")
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -60,7 +61,7 @@ def write_config(folder: Path, settings: Settings) -> Path:
 def command(case: Case, config: Path, verb: str) -> subprocess.Popen[str]:
     flags = [word for flag in case.flags for word in ("--set", flag)]
     return subprocess.Popen(
-        [sys.executable, "-m", "outbox_relay", verb, "--config", str(config), *flags],
+        [sys.executable, "-m", "outbox_relay", *verb.split(), "--config", str(config), *flags],
         cwd=config.parent,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TOKEN_CANARY": CANARY, **case.environ},
         stdin=subprocess.DEVNULL,
@@ -192,12 +193,13 @@ def test_a_database_that_refuses(secure_mariadb, tmp_path: Path, make: Make) -> 
     case = make(secure_mariadb, tmp_path)
     config = write_config(tmp_path, case.settings)
     relay = output_of_run(case, config)
-    others = {verb: output_of(case, config, verb) for verb in ("check-config", "migrate", "status")}
+    others = {verb: output_of(case, config, verb) for verb in SHORT}
 
     assert case.said in relay
     assert "outbox_relay_" in relay  # the metrics are part of it
     assert case.said in others["migrate"]
     assert case.said in others["status"]
+    assert case.said in others["dead-letters list"]
     assert "database.url" in others["check-config"]
     assert [text for text in (relay, *others.values()) if CANARY in text] == []
 
@@ -354,8 +356,7 @@ def test_wrong_settings(tmp_path: Path, case: Case) -> None:
     A setting that is wrong is named and not shown.
     """
     config = write_config(tmp_path, case.settings)
-    verbs = ("run", "check-config", "migrate", "status")
-    printed = [output_of(case, config, verb) for verb in verbs]
+    printed = [output_of(case, config, verb) for verb in ("run", *SHORT)]
 
     assert [text for text in printed if case.said not in text] == []
     assert [text for text in printed if CANARY in text] == []

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "outbox_relay"
 
 KERNEL = {"errors", "schema", "events", "compression", "credentials", "_version"}
 CONFIG = {"config", "config_checks", "config_text"}
-EDGE = {*CONFIG, "logs", "metrics", "migrate", "http"}
+EDGE = {*CONFIG, "autogenerate", "logs", "metrics", "migrate", "http"}
 TOP = {"cli", "demo", "__main__"}
 
 # What the first part of a module's name may import besides itself. `` is the package's own

@@ -307,6 +307,16 @@ def test_a_domain_event_stays_in_its_process() -> None:
         row(Checked(), topic="t", key=None)
 
 
+@pytest.mark.parametrize("kind", [Event, NotificationEvent, ECSTEvent])
+def test_an_event_without_a_class_of_its_own_is_refused(kind: type[Event]) -> None:
+    """
+    It holds none of what it was called with: its payload would be empty, and nobody would notice.
+    """
+    event = kind(event_name="MeetingRoomClosed", payload={"message": "foo"})  # type: ignore[call-arg]
+    with pytest.raises(WriteError, match=rf"{kind.__name__} itself has no fields.*pass a dict"):
+        row(event, name="meeting_room.closed", topic="t", key=None)
+
+
 def test_an_event_of_no_kind_keeps_its_id() -> None:
     """
     A plain Event may be outboxed with everything said in the call.

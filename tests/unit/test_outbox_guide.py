@@ -43,6 +43,7 @@ async def test_the_guides_examples_run(
         ("order.placed", b"1", 0),
         ("order.placed", b"1", 0),
         ("order.placed", b"1", 0),
+        ("order.placed", b"2", 0),
         ("order.paid", b"1", 0),
         ("label.printed", None, 0),
         ("order.forgotten", b"1", 3),

@@ -1,0 +1,89 @@
+"""Dead letters as operators see them: what they are, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which dead letters: those that fit each of what is given. Nothing given: all."""
+
+    ids: tuple[int, ...] = ()
+    topics: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A dead letter, in short."""
+
+    id: int
+    topic: str
+    event_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A dead letter, without its payload."""
+
+    id: int
+    event_id: UUID
+    event_name: str
+    topic: str
+    key: bytes | None
+    headers: str | None
+    content_type: str
+    codec: int
+    payload_bytes: int
+    attempts: int
+    created_at: datetime
+    dead_at: datetime | None
+    last_error: str
+
+    @property
+    def reason(self) -> str:
+        """The first word of the error."""
+        return reason_of(self.last_error)
+
+
+def reason_of(error: str) -> str:
+    """
+    Why a row was given up, in a word.
+
+    >>> reason_of("too_large: more than 1048576 bytes")
+    'too_large'
+    """
+    return error.partition(":")[0]
+
+
+class DeadLetters(Protocol):
+    """
+    The dead letters of one outbox.
+
+    Every method raises StoreUnavailable if the database does not answer, SchemaMismatch without
+    tables. Needs no lease: only rows that are dead are touched, and a relay touches pending ones.
+    """
+
+    async def find(self, selection: Selection) -> tuple[list[Found], bool]:
+        """Those of *selection*, oldest first, up to a cap, and whether there are more."""
+
+    async def read(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Those of *ids* that are dead letters still, oldest first."""
+
+    async def payload(self, row_id: int) -> bytes:
+        """The stored payload of a dead letter; nothing if it is none any more."""
+
+    async def requeue(self, ids: Sequence[int]) -> int:
+        """Let the relay publish *ids* once more. How many of them were dead letters still."""
+
+    async def discard(self, ids: Sequence[int]) -> int:
+        """Delete *ids*. How many of them were dead letters still."""
+
+    async def close(self) -> None:
+        """Let go of the connections."""

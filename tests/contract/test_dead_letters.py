@@ -1,0 +1,214 @@
+"""
+Dead letters on each database: whose keys they hold, and what operators do with them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from outbox_relay.errors import SchemaMismatch, StoreUnavailable
+from outbox_relay.relay.dead_letters import Selection
+from outbox_relay.relay.ports import ReadPlan
+from outbox_relay.schema import Status
+from outbox_relay.store import DatabaseOptions
+from outbox_relay.store import dead_letters as module
+from outbox_relay.wiring import build_dead_letters
+from tests.contract.stores import World, open_world
+
+EVERYTHING = ReadPlan(after_id=0, open_ids=frozenset(), limit=100)
+
+
+@pytest.fixture(params=["memory", "mariadb", "sqlite"])
+async def world(request):
+    database = None
+    if request.param != "memory":
+        database = request.getfixturevalue(f"{request.param}_database")
+    async with open_world(request.param, database) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+async def sql_world(request):
+    database = request.getfixturevalue(f"{request.param}_database")
+    async with open_world(request.param, database) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def letters(sql_world):
+    opened = build_dead_letters(DatabaseOptions(url=sql_world.database.async_url))
+    yield opened
+    await opened.close()
+
+
+async def give_up(world: World, *rows: tuple[str, bytes | None, str]) -> list[int]:
+    """A dead letter for each (topic, key, error)."""
+    writer = world.begin()
+    ids = [writer.insert(topic, key=key) for topic, key, _ in rows]
+    writer.commit()
+    lease = await world.store.acquire("me", wake_address="", lease_seconds=15)
+    assert lease is not None
+    for row_id, (_, _, error) in zip(ids, rows, strict=True):
+        await world.store.mark_dead(row_id, error, lease.term)
+    await world.store.release(lease)
+    return ids
+
+
+async def test_the_first_dead_letter_of_each_key(world):
+    """
+    Topic and key together; rows without a key are nobody's.
+    """
+    ids = await give_up(
+        world,
+        ("t", b"\x00\xff", "x"),
+        ("t", None, "x"),
+        ("u", b"\x00\xff", "x"),
+        ("t", b"\x00\xff", "x"),
+    )
+    found = await world.store.dead_keys(limit=4)
+
+    assert dict(found.first_ids) == {("t", b"\x00\xff"): ids[0], ("u", b"\x00\xff"): ids[2]}
+    assert found.unread_above is None
+
+
+async def test_more_dead_letters_than_the_limit(world):
+    """
+    The oldest are looked at, and it is said where that ends.
+    """
+    ids = await give_up(world, *[("t", b"%d" % n, "x") for n in range(3)])
+    found = await world.store.dead_keys(limit=2)
+
+    assert dict(found.first_ids) == {("t", b"0"): ids[0], ("t", b"1"): ids[1]}
+    assert found.unread_above == ids[1]
+
+
+async def test_a_requeue_that_is_not_committed_frees_no_key(mariadb_database):
+    """
+    I4. Else later rows would go on while the row itself cannot be read yet.
+    """
+    async with open_world("mariadb", mariadb_database) as world:
+        [row_id] = await give_up(world, ("t", b"k", "x"))
+        with world.engine.connect() as connection:
+            outbox = world.tables.outbox
+            connection.execute(outbox.update().values(status=0, last_error=None))
+            found = await world.store.dead_keys(limit=10)
+
+        assert dict(found.first_ids) == {("t", b"k"): row_id}
+
+
+@pytest.mark.parametrize(
+    ("selection", "wanted"),
+    [
+        (Selection(), [0, 1, 2, 3]),
+        (Selection(topics=("t",)), [0, 1, 2]),
+        (Selection(reasons=("too_large",)), [0, 3]),
+        (Selection(reasons=("too_large", "unreadable"), topics=("t",)), [0, 1]),
+        (Selection(reasons=("too",)), []),
+        (Selection(ids=(10**6,)), []),
+    ],
+)
+async def test_they_are_found_by_topic_and_reason(sql_world, letters, selection, wanted):
+    """
+    What is given must all fit. A reason is a whole word.
+    """
+    ids = await give_up(
+        sql_world,
+        ("t", b"k", "too_large: 9 bytes"),
+        ("t", None, "unreadable: codec 9"),
+        ("t", None, "invalid_record: no"),
+        ("u", b"k", "too_large: 9 bytes"),
+    )
+    pending = sql_world.begin()
+    pending.insert("t")
+    pending.commit()
+    found, capped = await letters.find(selection)
+
+    assert [letter.id for letter in found] == [ids[n] for n in wanted]
+    assert not capped
+
+
+async def test_one_is_shown_as_it_was_written(sql_world, letters):
+    """
+    With its reason and the instant; its payload only when it is asked for.
+    """
+    [row_id] = await give_up(sql_world, ("t", b"\x00\xffk", "too_large: 9 bytes"))
+    [letter] = await letters.read([row_id, row_id + 1])
+    payload = await letters.payload(row_id)
+
+    assert (letter.id, letter.topic, letter.key) == (row_id, "t", b"\x00\xffk")
+    assert (letter.reason, letter.last_error) == ("too_large", "too_large: 9 bytes")
+    assert (letter.attempts, letter.payload_bytes, letter.event_name) == (1, 2, "event")
+    assert letter.dead_at is not None
+    assert letter.dead_at >= letter.created_at
+    assert payload == b"{}"
+
+
+async def test_a_requeued_row_is_pending_and_says_so(sql_world, letters, monkeypatch):
+    """
+    The relay reads it again, with the instant for the header requeued-at. In small statements.
+    """
+    monkeypatch.setattr(module, "ROWS_A_STATEMENT", 1)
+    ids = await give_up(sql_world, ("t", b"k", "too_large: x"), ("t", b"k", "too_large: x"))
+    requeued = await letters.requeue(ids)
+    again = await letters.requeue(ids)
+    rows = await sql_world.store.read(EVERYTHING)
+
+    assert (requeued, again) == (2, 0)
+    assert [row.id for row in rows] == ids
+    assert all(row.requeued_us >= row.created_us for row in rows)
+    assert sql_world.error(ids[0]) is None
+    assert (await sql_world.store.dead_keys(limit=10)).first_ids == {}
+
+
+async def test_only_dead_letters_are_requeued_or_discarded(sql_world, letters):
+    """
+    I2, I5. What is pending or produced stays as it is.
+    """
+    writer = sql_world.begin()
+    ids = [writer.insert("t"), writer.insert("t")]
+    writer.commit()
+    lease = await sql_world.store.acquire("me", wake_address="", lease_seconds=15)
+    await sql_world.store.mark_produced(ids[:1], lease.term)
+
+    assert await letters.requeue(ids) == 0
+    assert await letters.discard(ids) == 0
+    assert [sql_world.status(row_id) for row_id in ids] == [Status.PRODUCED, Status.PENDING]
+
+
+async def test_a_discarded_row_is_gone(sql_world, letters):
+    """
+    Its neighbours are not.
+    """
+    ids = await give_up(sql_world, ("t", b"k", "too_large: x"), ("t", b"k", "too_large: x"))
+    discarded = await letters.discard(ids[:1])
+    found, _ = await letters.find(Selection())
+
+    assert discarded == 1
+    assert [letter.id for letter in found] == ids[1:]
+
+
+async def test_no_more_than_a_cap_at_once(sql_world, letters, monkeypatch):
+    """
+    I10. The rest is another command's.
+    """
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
+    ids = await give_up(sql_world, *[("t", None, "too_large: x")] * 3)
+    found, capped = await letters.find(Selection())
+
+    assert [letter.id for letter in found] == ids[:2]
+    assert capped
+
+
+async def test_without_tables_or_database(sqlite_database, tmp_path):
+    """
+    It is told what mends it, and no file is created.
+    """
+    missing = build_dead_letters(DatabaseOptions(url=sqlite_database.async_url))
+    away = build_dead_letters(DatabaseOptions(url="mysql+asyncmy://ob:geheim@127.0.0.1:1/shop"))
+
+    with pytest.raises(SchemaMismatch, match="outbox-relay migrate"):
+        await missing.find(Selection())
+    with pytest.raises(StoreUnavailable) as raised:
+        await away.find(Selection())
+    assert "geheim" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
