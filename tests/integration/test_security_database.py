@@ -182,7 +182,8 @@ async def test_a_file_that_cannot_be_read_is_named_and_read_again(address, tmp_p
     await store.close()
 
     assert str(raised.value) == (
-        f"database.password_file = {file} cannot be read (No such file or directory)"
+        f"database.password_file = {file} cannot be read (No such file or directory): "
+        "it must be a file that the relay's user may read"
     )
 
 

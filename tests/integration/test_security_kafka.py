@@ -236,7 +236,8 @@ async def test_a_secret_file_that_cannot_be_read_is_named_and_read_again(
         file.write_text("right")
 
         assert str(raised.value) == (
-            f"kafka.sasl_password_file = {file} cannot be read (No such file or directory)"
+            f"kafka.sasl_password_file = {file} cannot be read (No such file or directory): "
+            "it must be a file that the relay's user may read"
         )
         assert probed is False
         assert await made.probe() is True
