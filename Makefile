@@ -3,15 +3,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SA20 := .venv-sa20
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test services demo bench wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services demo bench wheel clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.dev ## create .venv with everything a developer needs
 
@@ -23,8 +24,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(VENV)/.dev services lint ## everything, on real MariaDB and Kafka; installs what is missing
-	NO_SKIPS=1 $(BIN)/python -m pytest
+test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL and Kafka; installs what is missing
+	NO_SKIPS=1 $(BIN)/python -m pytest --ignore=tests/deploy
+
+test-deploy: $(VENV)/.dev services ## the image, the deploy files and Prometheus; installs buildah and more
+	$(BIN)/python -m tests.deploy.install
+	NO_SKIPS=1 $(BIN)/python -m pytest tests/deploy
+
+test-sa20: $(SA20)/.installed services ## the contract suite on SQLAlchemy 2.0
+	NO_SKIPS=1 $(SA20)/bin/python -m pytest tests/contract -q
 
 services: $(VENV)/.dev
 	$(BIN)/python -m tests.services.install
@@ -39,7 +47,7 @@ wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what the targets made; the jars in .cache stay
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SA20) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The demo needs no test tools: a new user waits for less. What developers install includes it.
@@ -49,6 +57,14 @@ $(VENV)/.dev: $(INPUTS) | $(BIN)/python
 
 $(VENV)/.demo: $(INPUTS) | $(BIN)/python
 	$(PIP) -e '.[demo]'
+	@touch $@
+
+# SQLAlchemy 2.0, and of all else what the contract suite needs, at the versions of the other tests.
+$(SA20)/.installed: $(INPUTS) | $(BIN)/python
+	$(BIN)/python -m venv $(SA20)
+	sed '/^SQLAlchemy==/d' constraints.txt > $(SA20)/constraints.txt
+	$(SA20)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SA20)/constraints.txt \
+		-e '.[relay,sqlite]' 'sqlalchemy==2.0.58' confluent-kafka pymysql pytest pytest-asyncio pytest-timeout
 	@touch $@
 
 $(BIN)/python:

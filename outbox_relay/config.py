@@ -281,8 +281,19 @@ def _cross_problems(config: Config, broken: set[str]) -> list[str]:
     if config.database.url and "database.url" not in broken:
         found += url_problems(config.database.url) + login_problems(config.database)
     found += missing_files({"database": config.database, "kafka": config.kafka})
-    try:
-        tables(config.database.table)
-    except ValueError as error:
-        found.append(f"database.table: {error}")
+    return found + _name_problems(config.database)
+
+
+def _name_problems(database: DatabaseOptions) -> list[str]:
+    found = []
+    for key, names in (
+        ("table", {"name": database.table}),
+        ("schema", {"schema": database.schema or None}),
+    ):
+        try:
+            tables(**names)
+        except ValueError as error:
+            found.append(f"database.{key}: {error}")
+    if database.schema and database.url.startswith("sqlite"):
+        found.append("database.schema is for database servers: SQLite's tables are in url's file")
     return found

@@ -79,7 +79,9 @@ def check(options: DatabaseOptions) -> list[str]:
         return own_thread.submit(lambda: asyncio.run(_connected(options, _missing))).result()
 
 
-def sql_script(dialect: str, *, table: str = "outbox", since: int = 0) -> str:
+def sql_script(
+    dialect: str, *, table: str = "outbox", schema: str | None = None, since: int = 0
+) -> str:
     """
     The statements that bring the tables from version *since* (0: there are none) to this release's.
 
@@ -93,11 +95,18 @@ def sql_script(dialect: str, *, table: str = "outbox", since: int = 0) -> str:
     with _one_at_a_time, Operations.context(context):
         for script in _scripts(since=since):
             text.write(f"-- {_title(script)}\n\n")
-            script.module.upgrade(table=table)
+            script.module.upgrade(table=table, schema=schema)
     return text.getvalue()
 
 
-def upgrade(op: Any, *, table: str = "outbox", to: int = SCHEMA_VERSION, since: int = 0) -> None:
+def upgrade(
+    op: Any,
+    *,
+    table: str = "outbox",
+    schema: str | None = None,
+    to: int = SCHEMA_VERSION,
+    since: int = 0,
+) -> None:
     """
     Bring the tables to version *to* inside a revision of your own, which passes Alembic's `op`.
 
@@ -107,20 +116,20 @@ def upgrade(op: Any, *, table: str = "outbox", to: int = SCHEMA_VERSION, since: 
     """
     context = op.get_context()
     if not context.as_sql:
-        since = max(since, read_version(op.get_bind(), tables(table))[0] or 0)
+        since = max(since, read_version(op.get_bind(), tables(table, schema=schema))[0] or 0)
     for script in _scripts(since=since, to=to):
-        script.module.upgrade(table=table)
+        script.module.upgrade(table=table, schema=schema)
 
 
-def downgrade(op: Any, *, table: str = "outbox") -> None:
+def downgrade(op: Any, *, table: str = "outbox", schema: str | None = None) -> None:
     """
     Drop the tables inside a revision of your own: the way back from the first `upgrade`.
 
     Raises OutboxRelayError while an event is not published: it would be lost. Between versions
     there is no way back, and none is needed: older releases serve newer tables.
     """
-    names = tables(table)
-    if not op.get_context().as_sql and sa.inspect(op.get_bind()).has_table(table):
+    names = tables(table, schema=schema)
+    if not op.get_context().as_sql and sa.inspect(op.get_bind()).has_table(table, schema):
         kept = sa.select(names.outbox.c.id).where(names.outbox.c.status != Status.PRODUCED)
         if op.get_bind().execute(kept.limit(1)).first() is not None:
             raise OutboxRelayError(
@@ -128,7 +137,7 @@ def downgrade(op: Any, *, table: str = "outbox") -> None:
                 "`outbox-relay status` and `outbox-relay dead-letters`, then downgrade again"
             )
     for known in reversed(names.metadata.sorted_tables):
-        op.drop_table(known.name, if_exists=True)
+        op.drop_table(known.name, schema=schema, if_exists=True)
 
 
 def scripts_folder() -> Path:
@@ -154,7 +163,7 @@ def database_engine(options: DatabaseOptions) -> AsyncEngine:
 
 def read_version(connection: sa.Connection, names: Tables) -> tuple[int | None, int | None]:
     """(version, min_reader) of the tables; (None, None) if they do not exist or are half built."""
-    if not sa.inspect(connection).has_table(names.version.name):
+    if not sa.inspect(connection).has_table(names.version.name, schema=names.version.schema):
         return None, None
     newest = sa.select(names.version.c.version, names.version.c.min_reader).order_by(
         names.version.c.version.desc()
@@ -189,17 +198,18 @@ def _changed_by_hand(connection: sa.Connection, names: Tables) -> list[str]:
     inspector = sa.inspect(connection)
     found = []
     for table in names.metadata.sorted_tables:
-        if not inspector.has_table(table.name):
+        if not inspector.has_table(table.name, table.schema):
             found.append(f"missing: the table {table.name}; restore it, its version is there")
             continue
-        there = {column["name"] for column in inspector.get_columns(table.name)}
+        there = {column["name"] for column in inspector.get_columns(table.name, table.schema)}
         found += [
             f"missing: the column {table.name}.{column.name}; restore it, its version is there"
             for column in table.columns
             if column.name not in there
         ]
-    if inspector.has_table(names.outbox.name) and not inspector.has_index(
-        names.outbox.name, names.pending_index
+    outbox = names.outbox
+    if inspector.has_table(outbox.name, outbox.schema) and not inspector.has_index(
+        outbox.name, names.pending_index, outbox.schema
     ):
         found.append(f"missing: the index {names.pending_index}; restore it, its version is there")
     return found
@@ -215,7 +225,9 @@ async def _connected(
         async with asyncio.timeout(options.connect_timeout_seconds):
             connection = await engine.connect()
         async with aclosing(connection):
-            return await connection.run_sync(work, tables(options.table))
+            return await connection.run_sync(
+                work, tables(options.table, schema=options.schema or None)
+            )
     except TimeoutError as error:
         raise StoreUnavailable("the database does not answer in time: is it up?") from error
     except (sa.exc.DBAPIError, OSError) as error:
@@ -229,11 +241,11 @@ async def _connected(
 
 def _apply(connection: sa.Connection, names: Tables) -> list[str]:
     with _one_at_a_time:
-        _keep_others_out(connection, names.outbox.name)
+        _keep_others_out(connection, names.outbox)
         version, min_reader = read_version(connection, names)
         if version is not None and (min_reader or 0) > SCHEMA_VERSION:
             raise SchemaMismatch(schema_problem(version, min_reader))
-        alembic = _alembic(connection, names.outbox.name)
+        alembic = _alembic(connection, names.outbox)
         revisions = _scripts(since=version or 0)
         if revisions:
             command.stamp(alembic, f"{version:04d}" if version else "base")
@@ -242,28 +254,28 @@ def _apply(connection: sa.Connection, names: Tables) -> list[str]:
         return [_title(script) for script in revisions]
 
 
-def _alembic(connection: sa.Connection, table: str) -> AlembicConfig:
+def _alembic(connection: sa.Connection, table: sa.Table) -> AlembicConfig:
     config = AlembicConfig()
     config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes.update(connection=connection, table=table)
+    config.attributes.update(connection=connection, table=table.name, schema=table.schema)
     return config
 
 
-def _keep_others_out(connection: sa.Connection, table: str) -> None:
+def _keep_others_out(connection: sa.Connection, table: sa.Table) -> None:
     """Let no other migration of *table* work until the connection closes."""
     if connection.dialect.name == "sqlite":
         # A log apart lets the application write while the relay reads. It stays with the file.
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
-    database = connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
+    database = table.schema or connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
     # Names of locks belong to the whole server and hold 64 characters.
-    name = "outbox-relay-" + hashlib.sha256(f"{database}.{table}".encode()).hexdigest()[:40]
+    name = "outbox-relay-" + hashlib.sha256(f"{database}.{table.name}".encode()).hexdigest()[:40]
     wait = sa.text("SELECT GET_LOCK(:name, :seconds)")
     if connection.execute(wait, {"name": name, "seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
         raise StoreUnavailable(
-            f"another migration of {table} is still running after {LOCK_WAIT_SECONDS} s: "
+            f"another migration of {table.name} is still running after {LOCK_WAIT_SECONDS} s: "
             "look at SHOW PROCESSLIST, then run `outbox-relay migrate` again"
         )
     connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")

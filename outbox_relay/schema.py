@@ -157,6 +157,20 @@ _MYSQL_OPTIONS: dict[str, Any] = {
     )
 }
 
+# MySQL 8.0.13 to 8.0.23 take a default that is an expression for a zero date, whenever a table is
+# changed later: CREATE INDEX fails with "Invalid default value for 'created_at'". Here every
+# mode goes but the one that says how names are quoted: the server warns about a half of them.
+_ALLOW_ZERO_DATES = (
+    "SET @outbox_sql_mode = @@SESSION.sql_mode, SESSION sql_mode = "
+    "IF(FIND_IN_SET('ANSI_QUOTES', @@SESSION.sql_mode), 'ANSI_QUOTES', '')"
+)
+_AS_BEFORE = "SET SESSION sql_mode = @outbox_sql_mode"
+
+
+def _on_mysql(statement: str) -> sa.ExecutableDDLElement:
+    ddl = sa.DDL(statement)  # type: ignore[no-untyped-call]
+    return ddl.execute_if(dialect=("mysql", "mariadb"))  # type: ignore[arg-type]
+
 
 def tables(name: str = "outbox", *, schema: str | None = None) -> Tables:
     """
@@ -168,12 +182,15 @@ def tables(name: str = "outbox", *, schema: str | None = None) -> Tables:
     for identifier in (name, schema):
         if identifier is not None and not _IDENTIFIER.fullmatch(identifier):
             raise ValueError(
-                f"{identifier!r} cannot name a table: use a letter or _, then up to 47 of A-Z 0-9 _ $"
+                f"{identifier!r} cannot name a table or schema: use a letter or _, then up to 47 of A-Z 0-9 _ $"
             )
     metadata = sa.MetaData(schema=schema)
+    outbox = _outbox(metadata, name)
+    sa.event.listen(outbox, "before_create", _on_mysql(_ALLOW_ZERO_DATES), propagate=True)
+    sa.event.listen(outbox, "after_create", _on_mysql(_AS_BEFORE), propagate=True)
     return Tables(
         metadata,
-        _outbox(metadata, name),
+        outbox,
         _lease(metadata, name),
         _control(metadata, name),
         _version(metadata, name),

@@ -98,7 +98,7 @@ def build_dead_letters(options: DatabaseOptions) -> DeadLetters:
 
     return SqlDeadLetters(
         database_engine(options),
-        tables(options.table),
+        tables(options.table, schema=options.schema or None),
         timeout_seconds=options.connect_timeout_seconds + options.timeout_seconds,
     )
 

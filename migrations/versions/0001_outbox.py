@@ -67,26 +67,36 @@ OPTIONS = {
 }
 
 
-def upgrade(table: str = "outbox") -> None:
+# MySQL 8.0.13 to 8.0.23 take a default that is an expression for a zero date, whenever a table is
+# changed later: CREATE INDEX fails with "Invalid default value for 'created_at'". Here every
+# mode goes but the one that says how names are quoted: the server warns about a half of them.
+ALLOW_ZERO_DATES = (
+    "SET @outbox_sql_mode = @@SESSION.sql_mode, SESSION sql_mode = "
+    "IF(FIND_IN_SET('ANSI_QUOTES', @@SESSION.sql_mode), 'ANSI_QUOTES', '')"
+)
+AS_BEFORE = "SET SESSION sql_mode = @outbox_sql_mode"
+
+
+def upgrade(table: str = "outbox", schema: str | None = None) -> None:
     """Create what is not there yet, then write the version."""
     name = op.get_context().dialect.name
     if name not in DIALECTS:
         raise NotImplementedError(f"this revision has no tables for {name}")
     parts = DIALECTS[name]
-    _outbox(table, parts)
-    _lease(table, parts)
-    _control(table, parts)
-    _version(table, parts)
-    _lanes(table, parts["lanes"])
-    _write_version(table)
+    _outbox(table, schema, parts)
+    _lease(table, schema, parts)
+    _control(table, schema, parts)
+    _version(table, schema, parts)
+    _lanes(table, schema, parts["lanes"])
+    _write_version(table, schema)
 
 
-def downgrade(table: str = "outbox") -> None:
+def downgrade(table: str = "outbox", schema: str | None = None) -> None:
     """There is no way back: it would throw away events that nobody has published."""
     raise NotImplementedError("migrations of the outbox go forward only")
 
 
-def _outbox(table: str, parts: dict[str, Any]) -> None:
+def _outbox(table: str, schema: str | None, parts: dict[str, Any]) -> None:
     op.create_table(
         table,
         sa.Column("id", parts["id"], primary_key=True, autoincrement=True),
@@ -116,16 +126,26 @@ def _outbox(table: str, parts: dict[str, Any]) -> None:
         sa.CheckConstraint("(status = 2) = (last_error IS NOT NULL)", name=f"{table}_dead_ck"),
         sqlite_autoincrement=True,  # an id never comes back
         if_not_exists=True,
+        schema=schema,
         **OPTIONS,
     )
     # Without a connection the statements are for tables that do not exist.
     if op.get_context().as_sql or not sa.inspect(op.get_bind()).has_index(
-        table, f"{table}_pending_ix"
+        table, f"{table}_pending_ix", schema
     ):
-        op.create_index(f"{table}_pending_ix", table, ["status", "id", "lane"])
+        _index(table, schema)
 
 
-def _lease(table: str, parts: dict[str, Any]) -> None:
+def _index(table: str, schema: str | None) -> None:
+    is_mysql = op.get_context().dialect.name != "sqlite"
+    if is_mysql:
+        op.execute(ALLOW_ZERO_DATES)
+    op.create_index(f"{table}_pending_ix", table, ["status", "id", "lane"], schema=schema)
+    if is_mysql:
+        op.execute(AS_BEFORE)
+
+
+def _lease(table: str, schema: str | None, parts: dict[str, Any]) -> None:
     op.create_table(
         f"{table}_lease",
         sa.Column("lane", sa.SmallInteger(), primary_key=True, autoincrement=False),
@@ -138,28 +158,31 @@ def _lease(table: str, parts: dict[str, Any]) -> None:
         sa.Column("noted_id", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("crash_count", sa.Integer(), nullable=False, server_default="0"),
         if_not_exists=True,
+        schema=schema,
         **OPTIONS,
     )
 
 
-def _control(table: str, parts: dict[str, Any]) -> None:
+def _control(table: str, schema: str | None, parts: dict[str, Any]) -> None:
     op.create_table(
         f"{table}_control",
         sa.Column("topic", sa.String(249), primary_key=True),
         _now("paused_at", parts),
         sa.Column("reason", sa.String(255), nullable=False, server_default=""),
         if_not_exists=True,
+        schema=schema,
         **OPTIONS,
     )
 
 
-def _version(table: str, parts: dict[str, Any]) -> None:
+def _version(table: str, schema: str | None, parts: dict[str, Any]) -> None:
     op.create_table(
         f"{table}_version",
         sa.Column("version", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("min_reader", sa.Integer(), nullable=False),
         _now("migrated_at", parts),
         if_not_exists=True,
+        schema=schema,
         **OPTIONS,
     )
 
@@ -169,8 +192,8 @@ def _now(column: str, parts: dict[str, Any]) -> sa.Column[Any]:
     return sa.Column(column, parts["instant"], nullable=False, server_default=default)
 
 
-def _lanes(table: str, lanes: int) -> None:
-    lease = sa.table(f"{table}_lease", sa.column("lane", sa.SmallInteger()))
+def _lanes(table: str, schema: str | None, lanes: int) -> None:
+    lease = sa.table(f"{table}_lease", sa.column("lane", sa.SmallInteger()), schema=schema)
     there: set[int] = set()
     if not op.get_context().as_sql:
         there.update(op.get_bind().execute(sa.select(lease.c.lane)).scalars())
@@ -179,10 +202,11 @@ def _lanes(table: str, lanes: int) -> None:
         op.execute(sa.insert(lease).values(missing))
 
 
-def _write_version(table: str) -> None:
+def _write_version(table: str, schema: str | None) -> None:
     version = sa.table(
         f"{table}_version",
         sa.column("version", sa.Integer()),
         sa.column("min_reader", sa.Integer()),
+        schema=schema,
     )
     op.bulk_insert(version, [{"version": VERSION, "min_reader": MIN_READER}])

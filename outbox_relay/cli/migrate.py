@@ -39,10 +39,11 @@ def migrate(
     logging.getLogger("asyncmy").setLevel(logging.ERROR)
     with errors_as_exits():
         settings = load(config, flags)
-        url, table = settings.database.url, settings.database.table
+        url = settings.database.url
         if as_sql:
+            table, schema = settings.database.table, settings.database.schema or None
             dialect = make_url(url).get_backend_name()
-            typer.echo(sql_script(dialect, table=table, since=since), nl=False)
+            typer.echo(sql_script(dialect, table=table, schema=schema, since=since), nl=False)
             return
         require_driver(url)
         if only_check:

@@ -81,7 +81,8 @@ async def _connect_and_read(options: DatabaseOptions) -> Standing:
     try:
         async with asyncio.timeout(options.connect_timeout_seconds + options.timeout_seconds):
             async with engine.connect() as connection:
-                return await connection.run_sync(_read, tables(options.table))
+                names = tables(options.table, schema=options.schema or None)
+                return await connection.run_sync(_read, names)
     except TimeoutError as error:
         raise StoreUnavailable("the database does not answer in time: is it up?") from error
     except (sa.exc.DBAPIError, OSError) as error:

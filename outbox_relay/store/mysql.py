@@ -20,7 +20,8 @@ def dialect(options: DatabaseOptions) -> Dialect:
         # Unhinted, MySQL reads by the primary key when many produced rows lie above the cursor.
         pending_hint="FORCE INDEX ({})",
         primary_hint="FORCE INDEX (PRIMARY)",
-        identity="SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id)",
+        # MariaDB has no server_uuid, and skips comments with the version numbers of MySQL 8.
+        identity="SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id /*!80000 , @@server_uuid */)",
         session=(
             # Under REPEATABLE READ an UPDATE would lock gaps and so block the writers' inserts.
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",

@@ -33,6 +33,9 @@ class DatabaseOptions:
     table: str = "outbox"
     """Name of the outbox table; the tables beside it are named after it."""
 
+    schema: str = ""
+    """Database that holds the tables, on the same server, where it is not the one that url names."""
+
     timeout_seconds: float = 5.0
     """Longest wait for one statement. After it the connection is thrown away and the statement repeated."""
 

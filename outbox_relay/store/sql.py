@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from outbox_relay.errors import (
     ConfigError,
@@ -19,7 +20,7 @@ from outbox_relay.errors import (
     StoreUnavailable,
 )
 from outbox_relay.relay.ports import Backlog, DeadKeys, Lease, ReadPlan, Row, Term
-from outbox_relay.schema import LANES, MAX_ERROR_CHARS, Status, schema_problem, tables
+from outbox_relay.schema import LANES, MAX_ERROR_CHARS, Status, Tables, schema_problem, tables
 from outbox_relay.store import mysql, sqlite
 from outbox_relay.store.channel import Channel, MissingTable
 from outbox_relay.store.dead_letters import dead_keys_of, dead_keys_sql
@@ -64,14 +65,14 @@ class SqlStore:
             **dialect.engine_options,
         )
         log_in(self._engine, options)
-        self._tables = tables(options.table)
+        self._tables = tables(options.table, schema=options.schema or None)
         self._server: str | None = None
         self._reads = self._channel(options)
         self._dirty = self._channel(options, *(dialect.dirty_session or ()))
         self._marks = self._channel(options)
         self._leases = self._channel(options)
         self._samples = self._channel(options)
-        self._sql = _Statements(dialect, self._tables.outbox.name, self._tables.pending_index)
+        self._sql = _Statements(dialect, self._tables, self._engine.dialect.identifier_preparer)
 
     def _channel(self, options: DatabaseOptions, *session: str) -> Channel:
         return Channel(
@@ -233,12 +234,15 @@ class SqlStore:
 class _Statements:
     """The SQL of one outbox in one dialect."""
 
-    def __init__(self, dialect: Dialect, name: str, pending_index: str) -> None:
+    def __init__(self, dialect: Dialect, names: Tables, preparer: IdentifierPreparer) -> None:
         d, p = dialect, dialect.placeholder
         self._d = d
-        self._name = name
-        self._pending = f"{name} {d.pending_hint.format(pending_index)}"
-        lease = f"{name}_lease"
+        quote = preparer.quote_identifier
+        name, lease, control, version = [
+            ".".join(quote(part) for part in (table.schema, table.name) if part)
+            for table in (names.outbox, names.lease, names.control, names.version)
+        ]
+        self._pending = f"{name} {d.pending_hint.format(quote(names.pending_index))}"
         current = f"EXISTS (SELECT 1 FROM {lease} WHERE nonce = {p} AND expires_at > {d.now})"
         self._mark = (
             f"UPDATE {name} {d.primary_hint} "
@@ -251,11 +255,10 @@ class _Statements:
             f"WHERE id = {p} AND status = {Status.PENDING:d} AND {current}"
         )
         self.term_is_current = f"SELECT expires_at > {d.now} FROM {lease} WHERE nonce = {p} LIMIT 1"
-        self.version = (
-            f"SELECT version, min_reader FROM {name}_version ORDER BY version DESC LIMIT 1"
-        )
+        self.version = f"SELECT version, min_reader FROM {version} ORDER BY version DESC LIMIT 1"
+        # Not COUNT(CASE ...): beside COUNT(*), MySQL 8.0.15 counts the NULLs too.
         self.held = (
-            f"SELECT COUNT(*), COUNT(CASE WHEN expires_at > {d.now} THEN 1 END) FROM {lease}"
+            f"SELECT COUNT(*), SUM(CASE WHEN expires_at > {d.now} THEN 1 ELSE 0 END) FROM {lease}"
         )
         # MySQL assigns from left to right: what looks at the old nonce and server comes first.
         self.acquire = (
@@ -275,7 +278,7 @@ class _Statements:
         )
         self.max_id = f"SELECT MAX(id) FROM {name}"
         self.payload = f"SELECT {d.blob.format('payload')} FROM {name} WHERE id = {p}"
-        self.paused = f"SELECT topic FROM {name}_control"
+        self.paused = f"SELECT topic FROM {control}"
         self._columns = self._row_columns()
 
     def _row_columns(self) -> str:

@@ -25,7 +25,7 @@ from tests.contract.stores import MemoryWorld, World, open_world
 KEY = b"the key"
 
 
-@pytest.fixture(params=["memory", "mariadb"])
+@pytest.fixture(params=["memory", "mariadb", "mysql"])
 async def world(request):
     database = None
     if request.param != "memory":

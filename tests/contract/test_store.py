@@ -1,5 +1,5 @@
 """
-What every store promises to the relay, on each of them: in memory, MariaDB, SQLite.
+What every store promises to the relay, on each of them: in memory, MariaDB, MySQL, SQLite.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from outbox_relay.schema import Status
 from tests.contract.stores import SqlWorld, World, open_world
 
 
-@pytest.fixture(params=["memory", "mariadb", "sqlite"])
+@pytest.fixture(params=["memory", "mariadb", "mysql", "sqlite"])
 async def world(request):
     database = None
     if request.param != "memory":

@@ -1,5 +1,5 @@
 """
-The application of the write side's contract tests: four kinds of handle on two databases.
+The application of the write side's contract tests: four kinds of handle on each database.
 
 A *write* is one row of ``state`` and one outboxed event with the same tag, through one handle. What
 is committed is read on another connection: both tags, or neither.
@@ -28,7 +28,7 @@ from outbox_relay.schema import tables
 from tests.services.database import Database
 
 HANDLES = ("AsyncSession", "AsyncConnection", "Session", "Connection")
-DATABASES = ("mariadb", "sqlite")
+DATABASES = ("mariadb", "mysql", "sqlite")
 
 
 class Base(DeclarativeBase):

@@ -14,6 +14,7 @@ import pytest
 from tests.services.database import Database
 from tests.services.kafka import Kafka
 from tests.services.mariadb import MariaDB
+from tests.services.mysql import MySQL
 from tests.services.process import MissingPartError, Service
 
 _started: list[Service] = []
@@ -52,6 +53,18 @@ def mariadb() -> Iterator[MariaDB]:
 def mariadb_database(mariadb: MariaDB) -> Database:
     """A fresh database; it goes with the server, so that a leaked connection blocks no teardown."""
     return mariadb.create_database()
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[MySQL]:
+    """The MySQL server of this session."""
+    yield from _serve(MySQL)
+
+
+@pytest.fixture
+def mysql_database(mysql: MySQL) -> Database:
+    """As `mariadb_database`, on MySQL."""
+    return mysql.create_database()
 
 
 @pytest.fixture

