@@ -74,7 +74,12 @@ def consume(bootstrap: str, topic: str, count: int, ready: Any, arrivals: Any) -
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "latency", "enable.auto.commit": False}
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "latency",
+            "enable.auto.commit": False,
+            "socket.nagle.disable": True,
+        }
     )
     consumer.assign([TopicPartition(topic, 0, 0)])
     consumer.poll(1.0)
