@@ -127,7 +127,7 @@ class TermRun:
             self._around.hinted.clear()
             started = clock.now()
             try:
-                found = await self._read_once(started)
+                found = await self._read_once()
             except StoreUnavailable as error:
                 self._raise_if_over(error)
                 failures += 1
@@ -171,9 +171,10 @@ class TermRun:
         if error.ends_term:
             raise error
 
-    async def _read_once(self, started: float) -> int:
+    async def _read_once(self) -> int:
         """One read with what belongs to it. How many rows were new."""
         around, reading = self._around, self.reading
+        started = around.clock.now()
         plan = reading.plan(now=started)
         rows = await around.store.read(plan)
         if rows and self._quiet.rested:

@@ -8,6 +8,78 @@ from collections import Counter
 
 import pytest
 
+from outbox_relay.relay.ports import ReadPlan
+from outbox_relay.relay.quiet import Quiet
+from outbox_relay.relay.reading import Reading
+
+
+class NothingHeld:
+    """No key waits."""
+
+    @staticmethod
+    def any():
+        return False
+
+
+@pytest.fixture
+def quiet():
+    """A term that has seen nothing for a minute."""
+    reading = Reading(settle_seconds=2, chunk_rows=10, in_flight_rows=20, in_flight_bytes=1000)
+    reading.page(ReadPlan(after_id=0, open_ids=frozenset(), limit=10), [])
+    quiet = Quiet(reading, NothingHeld(), 0.0)
+    quiet.noted(0, now=1.0)
+    assert quiet.lasts(60.0)
+    return quiet
+
+
+def test_an_id_that_was_given_out_ends_the_quiet_time(quiet):
+    """
+    Its row may not be visible for long yet, or never: the notes go on until `safe` has followed.
+    """
+    quiet.noted(7, now=60.0)
+
+    assert not quiet.lasts(63.9)
+    assert quiet.lasts(64.0)
+
+
+def test_a_row_ends_the_quiet_time(quiet):
+    """
+    Before it is noted which ids there are.
+    """
+    quiet.found(1, now=60.0)
+
+    assert not quiet.lasts(63.9)
+    assert quiet.lasts(64.0)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"open_ids": {5}},
+        {"skip_topics": frozenset({"orders"})},
+        {"caught_up": False},
+        {"pass_done": False},
+        {"in_flight": {5: 10}},
+    ],
+)
+def test_what_waits_or_pauses_ends_the_quiet_time(quiet, what):
+    """
+    Somebody waits for what is asked: an open transaction, an operator, a pass, a mark.
+    """
+    for name, value in what.items():
+        setattr(quiet.reading, name, value)
+
+    assert not quiet.lasts(60.0)
+
+
+def test_a_note_that_safe_has_not_followed_ends_the_quiet_time(quiet):
+    """
+    `safe` moves only with notes that go on.
+    """
+    quiet.reading.note(7, now=59.0)
+
+    assert not quiet.lasts(60.0)
+
 
 async def quiet_calls(start, store, clock, **options):
     """What a relay asks in a minute, long after its last event."""

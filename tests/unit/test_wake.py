@@ -96,6 +96,20 @@ async def test_a_hint_that_comes_during_a_read_asks_for_another(run, clock, stor
     assert broker.seqs() == ids
 
 
+async def test_a_hint_costs_one_read(run, clock, store):
+    """
+    After it the reader waits for its poll, or for the next hint.
+    """
+    wake = FakeWake()
+    await run(wake, poll_seconds=60)
+    await clock.advance(600)
+    store.calls.clear()
+    wake.hint()
+    await clock.advance(1)
+
+    assert store.calls.count("read") <= 2  # and perhaps its sweep
+
+
 async def test_a_flood_of_hints_costs_a_bounded_number_of_reads(run, clock, store):
     """
     Hints count as one until the next read, and reads keep their distance.
