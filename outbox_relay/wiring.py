@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.engine import make_url
 
 from outbox_relay.config import Config
+from outbox_relay.errors import ConfigError
 from outbox_relay.relay.producer import EventProducer
 
 if TYPE_CHECKING:
     from outbox_relay.http.server import HttpServer
     from outbox_relay.metrics import MetricsObserver
     from outbox_relay.relay.dead_letters import DeadLetters
+    from outbox_relay.relay.options import RelayOptions
     from outbox_relay.store.options import DatabaseOptions
+    from outbox_relay.wake_listener import WakeListener
 
 
 Result = TypeVar("Result")
@@ -49,17 +52,26 @@ class Relay:
     producer: EventProducer
     observer: MetricsObserver
     http: HttpServer | None
+    wake: WakeListener | None
 
 
 def build(config: Config) -> Relay:
     """
-    All parts, joined. Nothing is connected yet, but the HTTP port is taken.
+    All parts, joined. Nothing is connected yet, but the HTTP port and the addresses for hints are
+    taken.
 
-    Call it on the loop that will run them. Raises ConfigError if the port cannot be taken.
+    Call it on the loop that will run them. Raises ConfigError if one of them cannot be taken.
     """
     observer = build_observer(config)
-    producer = build_producer(config, observer)
-    return Relay(producer=producer, observer=observer, http=build_http(config, producer, observer))
+    wake = build_wake(config.relay)
+    producer = build_producer(config, observer, wake)
+    try:
+        http = build_http(config, producer, observer)
+    except ConfigError:
+        if wake is not None:
+            wake.close()
+        raise
+    return Relay(producer=producer, observer=observer, http=http, wake=wake)
 
 
 def build_observer(config: Config) -> MetricsObserver:
@@ -75,7 +87,18 @@ def build_observer(config: Config) -> MetricsObserver:
     return MetricsObserver(Metrics(database=url.get_backend_name(), driver=url.get_driver_name()))
 
 
-def build_producer(config: Config, observer: MetricsObserver) -> EventProducer:
+def build_wake(options: RelayOptions) -> WakeListener | None:
+    """Where hints come in; None where they are switched off."""
+    if not options.wake_address:
+        return None
+    from outbox_relay.wake_listener import WakeListener  # noqa: PLC0415
+
+    return WakeListener(options.wake_address, published=options.wake_published)
+
+
+def build_producer(
+    config: Config, observer: MetricsObserver, wake: WakeListener | None = None
+) -> EventProducer:
     """The relay over the database and the broker that *config* names."""
     from outbox_relay.brokers.kafka import KafkaBroker  # noqa: PLC0415
     from outbox_relay.store import open_store  # noqa: PLC0415
@@ -87,6 +110,7 @@ def build_producer(config: Config, observer: MetricsObserver) -> EventProducer:
         wire=config.wire,
         publish_deadline_seconds=config.kafka.publish_deadline_seconds,
         observer=observer,
+        wake=wake,
     )
 
 

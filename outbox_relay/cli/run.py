@@ -61,6 +61,9 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
         relay.http.start()
         host, port = relay.http.address
         logger.info("http_listening", host=host, port=port)
+    if relay.wake is not None:
+        listening, published = relay.wake.addresses, relay.wake.address
+        logger.info("wake_listening", addresses=listening, published=published)
     lag = asyncio.create_task(watch_loop(relay.observer.metrics))
     code = Exit.OK
     try:

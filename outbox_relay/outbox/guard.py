@@ -8,6 +8,8 @@ until the transaction (or the SAVEPOINT around the mistake) is rolled back. Noth
 The listeners only look whether anything is noted at all, which is nearly never. Notes belong to a
 session, or to a connection if the session is bound to one: its owner commits. A note's `level` says
 which SAVEPOINT it was made in: the depth within a session, the running number on a connection.
+
+The same listeners let `hints` forget whom to tell of a commit when there is a rollback instead.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql.dml import Insert
 
 from outbox_relay.errors import AddNotAwaited, WriteError
+from outbox_relay.outbox import hints
+from outbox_relay.wake import Sender
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +107,12 @@ def connection_or_engine(handle: Session | Connection, statement: Insert) -> Con
     return bind if isinstance(bind, Connection) else _connections(handle).get(bind, bind)
 
 
+def tell_after_commit(connection: Connection, sender: Sender) -> None:
+    """The outermost commit of what *connection* has written is to be followed by a hint."""
+    hints.watch_commits(_watch(connection.engine))
+    hints.note(connection, sender, _savepoint_number(connection))
+
+
 def _note(
     handle: Session | Connection, statement: Insert, error: type[WriteError], text: str
 ) -> Note:
@@ -119,11 +129,13 @@ def _note(
     return note
 
 
-def _watch(engine: Engine) -> None:
+def _watch(engine: Engine) -> Engine:
     global _sessions_watched  # noqa: PLW0603 - listeners are added once in a process
     # Engines made by execution_options() share the listeners of the first one; a listener for each
     # of them would pile up.
     root: Engine = getattr(engine, "_proxied", engine)
+    if root in _watched:
+        return root
     with _lock:
         if not _sessions_watched:
             event.listen(Session, "before_commit", _before_commit)
@@ -138,6 +150,7 @@ def _watch(engine: Engine) -> None:
             event.listen(root, "rollback_twophase", _on_rollback_twophase)
             event.listen(root, "rollback_savepoint", _on_rollback_savepoint)
             _watched.add(root)
+    return root
 
 
 def _before_commit(session: Session) -> None:
@@ -154,6 +167,7 @@ def _before_commit(session: Session) -> None:
 def _on_commit(connection: Connection) -> None:
     note = _settle_all_on(connection) if _notes else None
     if note is not None:
+        hints.forget(connection)
         # SQLAlchemy takes the transaction for ended when a listener raises. Left open, it would go
         # back to the pool, and the next user would commit it without the event.
         _roll_back(connection)
@@ -174,19 +188,22 @@ def _on_prepare_twophase(connection: Connection, xid: Any) -> None:
 
 
 def _on_rollback(connection: Connection) -> None:
+    hints.forget(connection)
     if _notes:
         _settle_all_on(connection)
 
 
 def _on_rollback_twophase(connection: Connection, _xid: Any, _is_prepared: bool) -> None:
+    hints.forget(connection)
     if _notes:
         _settle_all_on(connection)
 
 
 def _on_rollback_savepoint(connection: Connection, name: str, _context: None) -> None:
+    # Numbers only grow: whatever was noted within this SAVEPOINT has its number or a later one.
+    number = _number(name)
+    hints.forget(connection, number)
     if _notes:
-        # Numbers only grow: whatever was noted within this SAVEPOINT has its number or a later one.
-        number = _number(name)
         _settle(lambda owner, note: owner is connection and note.level >= number)
 
 

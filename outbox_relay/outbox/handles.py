@@ -15,6 +15,7 @@ from sqlalchemy.sql.dml import Insert
 
 from outbox_relay.errors import AutocommitHandle, WriteError
 from outbox_relay.outbox import guard
+from outbox_relay.wake import Sender
 
 SyncHandle: TypeAlias = Session | Connection | scoped_session[Any]
 AsyncHandle: TypeAlias = AsyncSession | AsyncConnection | async_scoped_session[Any]
@@ -58,10 +59,15 @@ def refuse_declared_autocommit(handle: Session | Connection, statement: Insert, 
 
 
 def execute(
-    handle: Session | Connection, statement: Insert, batches: Sequence[Rows], label: str
+    handle: Session | Connection,
+    statement: Insert,
+    batches: Sequence[Rows],
+    label: str,
+    wake: Sender | None = None,
 ) -> None:
     """
-    Execute *statement* for each of *batches*, on the connection that *handle* works on.
+    Execute *statement* for each of *batches*, on the connection that *handle* works on. *wake* is
+    told when they are committed.
 
     If that fails, *handle* cannot commit before it has rolled back.
     """
@@ -74,6 +80,8 @@ def execute(
         _refuse_autocommit(connection, label)
         for rows in batches:
             connection.execute(statement, rows)
+        if wake is not None:
+            guard.tell_after_commit(connection, wake)
     except WriteError:
         raise
     except BaseException:
@@ -85,7 +93,7 @@ def execute(
 class PendingAdd(Awaitable[None]):
     """An `add` on an async handle. Await it once; a commit before that raises AddNotAwaited."""
 
-    __slots__ = ("_batches", "_handle", "_label", "_note", "_statement")
+    __slots__ = ("_batches", "_handle", "_label", "_note", "_statement", "_wake")
 
     def __init__(
         self,
@@ -94,8 +102,11 @@ class PendingAdd(Awaitable[None]):
         statement: Insert,
         batches: Sequence[Rows],
         label: str,
+        *,
+        wake: Sender | None = None,
     ) -> None:
         self._handle = handle
+        self._wake = wake
         self._statement = statement
         self._batches = batches
         self._label = label
@@ -109,7 +120,9 @@ class PendingAdd(Awaitable[None]):
         return self._run().__await__()
 
     async def _run(self) -> None:
-        await self._handle.run_sync(execute, self._statement, self._batches, self._label)
+        await self._handle.run_sync(
+            execute, self._statement, self._batches, self._label, self._wake
+        )
 
     def __del__(self) -> None:
         if getattr(self, "_note", None) is not None:

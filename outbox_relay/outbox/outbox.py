@@ -30,6 +30,8 @@ from outbox_relay.outbox.handles import (
     refuse_declared_autocommit,
     resolve,
 )
+from outbox_relay.outbox.waking import waking_insert
+from outbox_relay.wake import Sender, parse_wake_address
 
 _ROW_OVERHEAD_BYTES = 128
 """Ids, numbers, quotes and commas of a row within a statement, generously."""
@@ -48,6 +50,8 @@ class Outbox:
       `max.message.bytes`
     * max_statement_bytes: of one INSERT; keep it below a quarter of `max_allowed_packet`
     * headers: of every event; a call may add to them and override them
+    * wake: where a relay waits for hints, unix:/path or udp:host:port; a commit with events in it is
+      followed by one, so that the relay need not poll to find them
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Outbox:
         max_event_bytes: int = 1_000_000,
         max_statement_bytes: int = 4_000_000,
         headers: Mapping[str, str] | None = None,
+        wake: str | None = None,
     ) -> None:
         if compressor is not None and compressor.codec is not tables.Codec.ZLIB:
             raise ValueError(f"no relay reads codec {compressor.codec!r}: use ZlibCompressor")
@@ -78,6 +83,7 @@ class Outbox:
             max_event_bytes=max_event_bytes,
         )
         self._max_statement_bytes = max_statement_bytes
+        self._wake = None if wake is None else Sender(parse_wake_address(wake))
         # One statement for all adds, so that SQLAlchemy compiles it once. Inline: nobody asks for
         # the ids, so none are fetched.
         self._statement = sa.insert(self.table).inline()
@@ -106,7 +112,10 @@ class Outbox:
                 f"{self._max_statement_bytes:,}: insert fewer events at a time, or use add"
             )
         rows = [event.values() for event in batches[0]]
-        return sa.insert(self.table).values(rows[0] if len(rows) == 1 else rows)
+        made = (
+            sa.insert(self.table) if self._wake is None else waking_insert(self.table, self._wake)
+        )
+        return made.values(rows[0] if len(rows) == 1 else rows)
 
     @overload
     def add(
@@ -156,10 +165,10 @@ class Outbox:
         label = event_label(encoded[0].event_name, encoded[0].event_id)
         batches = self._rows(encoded)
         if asynchronous is None:
-            execute(sync, self._statement, batches, label)
+            execute(sync, self._statement, batches, label, self._wake)
             return None
         refuse_declared_autocommit(sync, self._statement, label)
-        return PendingAdd(asynchronous, sync, self._statement, batches, label)
+        return PendingAdd(asynchronous, sync, self._statement, batches, label, wake=self._wake)
 
     def _encode(self, events: tuple[Payload, ...], said: Said) -> list[OutboxedEvent]:
         if not events:

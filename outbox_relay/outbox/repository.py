@@ -150,7 +150,7 @@ class SqlAlchemyOutboxedEventRepository:
     def _write(self, sync: Session, events: list[OutboxedEvent]) -> None:
         outbox = self._outbox
         label = event_label(events[0].event_name, events[0].event_id)
-        execute(sync, outbox._statement, outbox._rows(events), label)
+        execute(sync, outbox._statement, outbox._rows(events), label, outbox._wake)
 
 
 def _sync(session: AsyncSession) -> Session:

@@ -147,3 +147,7 @@ class TrustWindow:
     def renew_every(self) -> float:
         """How often to renew, so that two renewals may fail before publishing stops."""
         return max(0.05, (self.lease_seconds - self.publish_deadline_seconds) / 3)
+
+    def may_skip(self, now: float) -> bool:
+        """Whether one renewal may be left out while nothing is published: one may still fail."""
+        return now - self.renewed_at < 1.5 * self.renew_every()

@@ -40,6 +40,10 @@ class HeldKeys:
         first = self._first_ids.get((row.topic, row.key))
         return first is not None and row.id > first
 
+    def any(self) -> bool:
+        """Whether a key waits, so that an operator's word about it should be heard soon."""
+        return bool(self._first_ids) or self._unread_above is not None
+
     def without_held(self, rows: Iterable[Row]) -> list[Row]:
         """The rows that may go on, in their order."""
         if not self._first_ids and self._unread_above is None:

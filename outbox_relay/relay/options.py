@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from outbox_relay.wake import parse_wake_address
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayOptions:
@@ -26,8 +28,14 @@ class RelayOptions:
     max_payload_bytes: int = 16_777_215
     """A payload that inflates to more becomes a dead letter, so that a zip bomb cannot take the memory."""
 
-    poll_seconds: float = 0.2
-    """Longest pause between two reads while nothing is there to relay."""
+    poll_seconds: float = 1.0
+    """Longest pause between two reads while nothing is there to relay. After an event it begins at 0.01 and grows."""
+
+    wake_address: str = ""
+    """Where hints about new events come in: unix:/path, udp:host:port (0.0.0.0 for all addresses), or both with a comma between. Empty: the relay polls."""
+
+    wake_published: str = ""
+    """Where other relays reach this one with hints, udp:host:port. Empty: the udp address of wake_address, with this machine's own address for 0.0.0.0."""
 
     sweep_rows_per_second: int = 2000
     """Rows a second that the search for late rows below the cursor may look at."""
@@ -57,6 +65,8 @@ class RelayOptions:
             for field in dataclasses.fields(self)
             if not isinstance(getattr(self, field.name), str) and getattr(self, field.name) <= 0
         ]
+        for text, key in ((self.wake_address, "address"), (self.wake_published, "published")):
+            found += [f"relay.wake_{key}: {problem}" for problem in _wake_problems(text, key)]
         if self.chunk_rows * 2 > self.in_flight_rows:
             found.append(
                 f"relay.chunk_rows = {self.chunk_rows} must be at most half of "
@@ -65,3 +75,20 @@ class RelayOptions:
         if self.on_dead_letter not in ("skip", "hold_key"):
             found.append('relay.on_dead_letter must be one of "skip", "hold_key"')
         return found
+
+
+def _wake_problems(text: str, key: str) -> list[str]:
+    found = []
+    for part in text.split(",") if text else ():
+        try:
+            address = parse_wake_address(part, any_port=key == "address")
+        except ValueError as error:
+            found.append(str(error))
+        else:
+            if key == "published" and address.path:
+                found.append(
+                    f"{part!r}: no other machine reaches a socket's path: use udp:host:port"
+                )
+    if key == "published" and "," in text:
+        found.append("one address only")
+    return found

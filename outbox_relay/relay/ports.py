@@ -8,7 +8,7 @@ contract suite in ``tests/contract``; `outbox_relay.testing` ships in-memory one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -148,6 +148,9 @@ class Store(Protocol):
         Time is the database's own. None if somebody else holds them.
         """
 
+    async def wake_addresses(self) -> frozenset[str]:
+        """Where the owners of the lanes now take hints, as they said when they acquired them."""
+
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
         """
         Extend the lease, unless another term has begun; keep *noted_id* for the next owner.
@@ -226,6 +229,24 @@ class Broker(Protocol):
 
     async def close(self, *, timeout_seconds: float) -> None:
         """Let go, within the time given, whatever the broker does."""
+
+
+class Wake(Protocol):
+    """
+    Where hints about new events come in. Lost hints cost only a poll, so nothing here raises.
+    """
+
+    address: str
+    """Where other relays reach this one; empty if they do not."""
+
+    def start(self, received: Callable[[bool], None]) -> None:
+        """Call *received* on this loop when hints are here; its argument: only relays sent them."""
+
+    def pass_on(self, address: str) -> None:
+        """Send a hint to another relay, without waiting."""
+
+    def close(self) -> None:
+        """Take in no more."""
 
 
 class Clock(Protocol):

@@ -16,14 +16,17 @@ from outbox_relay.errors import (
     StoreUnavailable,
 )
 from outbox_relay.relay.decide import Backoff, TrustWindow
+from outbox_relay.relay.hints import Hints
 from outbox_relay.relay.options import RelayOptions
-from outbox_relay.relay.ports import Broker, Clock, Lease, Observer, Store
+from outbox_relay.relay.ports import Broker, Clock, Lease, Observer, Store, Wake
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.term import TermRun
 from outbox_relay.relay.watching import Silent
 from outbox_relay.relay.wire import Encoder, WireOptions
+from outbox_relay.schema import LANES
 
 SCHEMA_RETRY_SECONDS = 5.0
+STANDBY_SCHEMA_SECONDS = 10.0
 LAST_WORDS_SECONDS = 1.0
 """Kept of the budget of a stop for closing connections."""
 
@@ -75,6 +78,7 @@ class EventProducer:
         observer: Observer | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
+        wake: Wake | None = None,
     ) -> None:
         self._options = options or RelayOptions()
         problems = self._options.problems()
@@ -98,6 +102,18 @@ class EventProducer:
         self._stop_by: float | None = None
         self._term: TermRun | None = None
         self._lease: Lease | None = None
+        self._schema_due = float("-inf")
+        self._hints = Hints(
+            wake,
+            store,
+            clock=self._clock,
+            observer=self._observer,
+            owns_all=lambda: self._term is not None and len(self._owned) == LANES,
+        )
+
+    @property
+    def _owned(self) -> frozenset[int]:
+        return self._lease.lanes if self._lease is not None else frozenset()
 
     @property
     def stopping(self) -> bool:
@@ -130,6 +146,7 @@ class EventProducer:
         """
         work = asyncio.create_task(self._run(until_empty))
         stopped = asyncio.create_task(self._stop.wait())
+        hints = asyncio.create_task(self._hints.run())
         try:
             await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -141,6 +158,8 @@ class EventProducer:
                 self._observer.log("stop_budget_spent")
         finally:
             stopped.cancel()
+            hints.cancel()
+            self._hints.close()
             work.cancel()
             await asyncio.wait([work], timeout=LAST_WORDS_SECONDS / 4)
             await self._close()
@@ -163,10 +182,11 @@ class EventProducer:
         while not self._stop.is_set():
             self._observer.cycle()
             try:
-                await self._store.check_schema()
-                self._observer.schema(None)
+                if self._clock.now() >= self._schema_due:
+                    await self._check_schema()
                 done = await self._one_term(until_empty)
             except SchemaMismatch as error:
+                self._schema_due = float("-inf")
                 self._observer.schema(str(error))
                 self._observer.log("schema_mismatch", error=str(error))
                 await self._clock.wait(self._stop, SCHEMA_RETRY_SECONDS)
@@ -183,11 +203,18 @@ class EventProducer:
                 if done and until_empty:
                     return
 
+    async def _check_schema(self) -> None:
+        await self._store.check_schema()
+        self._observer.schema(None)
+        self._schema_due = self._clock.now() + STANDBY_SCHEMA_SECONDS
+
     async def _one_term(self, until_empty: bool) -> bool:
         """Take a term if the lanes are free, and relay. Whether there is nothing left to do."""
         started = self._clock.now()
         lease = await self._store.acquire(
-            self._owner, wake_address="", lease_seconds=self._options.lease_seconds
+            self._owner,
+            wake_address=self._hints.address,
+            lease_seconds=self._options.lease_seconds,
         )
         self._observer.timed("lease", self._clock.now() - started)
         if lease is None:
@@ -200,7 +227,10 @@ class EventProducer:
         )
         self._observer.lanes(len(lease.lanes), self._options.lease_seconds)
         self._lease = lease
+        # While it stood by, it asked seldom; and a term that is over may have met other tables.
+        self._schema_due = float("-inf")
         try:
+            await self._fit_or_release(lease)
             await self._relay(lease, started, until_empty)
             self._lease = None
         except (LeaseLost, ServerChanged):
@@ -210,6 +240,15 @@ class EventProducer:
             self._term = None
             self._observer.lanes(0, 0.0)
         return True
+
+    async def _fit_or_release(self, lease: Lease) -> None:
+        try:
+            await self._check_schema()
+        except SchemaMismatch:
+            await self._store.release(lease)
+            self._lease = None
+            raise
+        self._schema_due = float("-inf")
 
     async def _relay(self, lease: Lease, started: float, until_empty: bool) -> None:
         self._term = TermRun(
@@ -221,6 +260,7 @@ class EventProducer:
                 random=self._random,
                 options=self._options,
                 lease=lease,
+                hinted=self._hints.arrived,
             ),
             encoder=Encoder(
                 source=self._wire.source, max_payload_bytes=self._options.max_payload_bytes

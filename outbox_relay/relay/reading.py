@@ -124,6 +124,12 @@ class Reading:
         """Whether the last read found nothing to publish, and nothing is in flight."""
         return self.caught_up and len(self.in_flight) == len(self._settled)
 
+    def at_rest(self) -> bool:
+        """Whether nothing waits, pauses or is open, and `safe` is where the last note was."""
+        noted = self._notes[-1][1] if self._notes else self.safe
+        calm = self.idle() and self.pass_done and noted <= self.safe
+        return calm and not self.open_ids and not self.skip_topics
+
     # Forward
 
     def plan(self, *, now: float) -> ReadPlan:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from random import Random
 
 from outbox_relay.relay.options import RelayOptions
@@ -11,7 +12,7 @@ from outbox_relay.relay.ports import Broker, Clock, Lease, Observer, Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """The ports, the settings and the lease of a term."""
+    """The ports, the settings and the lease of a term. `hinted` is set when there may be rows."""
 
     store: Store
     broker: Broker
@@ -20,3 +21,4 @@ class Surroundings:
     random: Random
     options: RelayOptions
     lease: Lease
+    hinted: asyncio.Event = field(default_factory=asyncio.Event)

@@ -13,8 +13,10 @@ from typing import Any
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.relay.decide import Backoff, TrustWindow
 from outbox_relay.relay.dispatch import Dispatcher
+from outbox_relay.relay.hints import HINT_GAP_SECONDS
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.ports import Row
+from outbox_relay.relay.quiet import Quiet
 from outbox_relay.relay.reading import NOTE_SECONDS, Reading
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.wire import Encoder
@@ -51,7 +53,8 @@ class TermRun:
         )
         self._room = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._next_sweep = 0.0
+        self._quiet = Quiet(self.reading, self._dispatcher.held, around.clock.now())
+        self._next_schema = around.clock.now() + SCHEMA_SECONDS
 
     async def run(self, *, until_empty: bool = False) -> None:
         """
@@ -89,6 +92,7 @@ class TermRun:
     def stop(self) -> None:
         """Read nothing more, settle what is under way, mark it, hand the lanes back."""
         self._stopping.set()
+        self._around.hinted.set()
         self._room.set()
 
     @staticmethod
@@ -119,6 +123,9 @@ class TermRun:
                 self._room.clear()
                 await clock.wait(self._room, 0.1)
                 continue
+            # A hint that comes while the read is under way asks for another one.
+            self._around.hinted.clear()
+            started = clock.now()
             try:
                 found = await self._read_once()
             except StoreUnavailable as error:
@@ -138,7 +145,15 @@ class TermRun:
                 continue
             pause = FIRST_POLL_SECONDS if found else pause * 1.5
             pause = min(pause, self._around.options.poll_seconds)
-            await clock.wait(self._stopping, pause)
+            await self._rest(pause, started)
+
+    async def _rest(self, pause: float, read_at: float) -> None:
+        """Until the next read is due, by the clock or by a hint."""
+        clock = self._around.clock
+        if not self._stopping.is_set() and await clock.wait(self._around.hinted, pause):
+            gap = read_at + HINT_GAP_SECONDS - clock.now()
+            if gap > 0:
+                await clock.wait(self._stopping, gap)
 
     def _may_read(self) -> bool:
         """Whether there is room for half a chunk, and anywhere to publish it."""
@@ -162,15 +177,23 @@ class TermRun:
         started = around.clock.now()
         plan = reading.plan(now=started)
         rows = await around.store.read(plan)
+        if rows and self._quiet.rested:
+            # Nobody has asked for a while what operators want: not a row before that.
+            await self._look()
+            self._dispatcher.pauses.tick()
+            if not self._may_read():
+                return 0
+            plan = reading.plan(now=around.clock.now())
+            rows = await around.store.read(plan)
         fresh, peek = reading.page(plan, rows)
+        self._quiet.found(len(rows), now=started)
         around.observer.read(len(fresh), around.clock.now() - started)
         if not await self._dispatch(fresh):
             return len(fresh)
         reading.dispatched(fresh)
         if peek is not None:
             reading.peeked(peek, await around.store.uncommitted_ids(peek))
-        if started >= self._next_sweep:
-            self._next_sweep = started + 1.0
+        if self._quiet.sweep_due(started):
             await self._sweep()
         return len(fresh)
 
@@ -228,6 +251,8 @@ class TermRun:
         around, trust = self._around, self._trust
         while True:
             await around.clock.sleep(trust.renew_every())
+            if trust.may_skip(around.clock.now()) and self._quiet.lasts(around.clock.now()):
+                continue
             started = around.clock.now()
             try:
                 await around.store.renew(
@@ -245,22 +270,29 @@ class TermRun:
 
     async def _note(self) -> None:
         around = self._around
-        next_schema = around.clock.now() + SCHEMA_SECONDS
         while True:
-            try:
-                max_id = await around.store.max_id()
-                # Noted when the answer is here: every id up to it was given out before.
-                self.reading.note(max_id, now=around.clock.now())
-                self._dispatcher.pauses.operator_wants(await around.store.paused_topics())
-                await self._dispatcher.held.refresh()
-                self._room.set()
-                if around.clock.now() >= next_schema:
-                    next_schema = around.clock.now() + SCHEMA_SECONDS
-                    await around.store.check_schema()
-            except StoreUnavailable as error:
-                self._raise_if_over(error)
-                around.observer.log("note_failed", error=str(error))
+            if not self._quiet.may_rest(around.clock.now()):
+                try:
+                    await self._look()
+                    if around.clock.now() >= self._next_schema:
+                        self._next_schema = around.clock.now() + SCHEMA_SECONDS
+                        await around.store.check_schema()
+                except StoreUnavailable as error:
+                    self._raise_if_over(error)
+                    around.observer.log("note_failed", error=str(error))
             await around.clock.sleep(NOTE_SECONDS)
+
+    async def _look(self) -> None:
+        """What was given out, and what operators want."""
+        around = self._around
+        max_id = await around.store.max_id()
+        # Noted when the answer is here: every id up to it was given out before.
+        now = around.clock.now()
+        self.reading.note(max_id, now=now)
+        self._dispatcher.pauses.operator_wants(await around.store.paused_topics())
+        await self._dispatcher.held.refresh()
+        self._quiet.noted(max_id, now=now)
+        self._room.set()
 
     async def _sample(self) -> None:
         around = self._around

@@ -149,6 +149,10 @@ class SqlStore:
             crash_count=crash_count,
         )
 
+    async def wake_addresses(self) -> frozenset[str]:
+        """See Store."""
+        return frozenset(row[0] for row in (await self._leases.execute(self._sql.wake)).rows)
+
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
         """See Store."""
         parameters = (lease_seconds, noted_id, lease.term.nonce)
@@ -269,6 +273,10 @@ class _Statements:
             f"wake_address = {p}, server = {p} WHERE expires_at <= {d.now}"
         )
         self.lease = f"SELECT lane, term, noted_id, crash_count FROM {lease} WHERE nonce = {p}"
+        self.wake = (
+            f"SELECT DISTINCT wake_address FROM {lease} "
+            f"WHERE expires_at > {d.now} AND wake_address <> ''"
+        )
         self.renew = (
             f"UPDATE {lease} SET expires_at = {d.seconds_ahead}, noted_id = {p} WHERE nonce = {p}"
         )

@@ -79,6 +79,7 @@ class _Held:
     noted_id: int = 0
     crash_count: int = 0
     server: str = ""
+    wake_address: str = ""
 
 
 class InMemoryStore:
@@ -181,6 +182,7 @@ class InMemoryStore:
         held.nonce = f"nonce-{next(self._nonces)}"
         held.term += 1
         held.server = self.server
+        held.wake_address = wake_address
         held.expires_at = self.clock.now() + lease_seconds
         return Lease(
             term=Term(held.term, held.nonce),
@@ -189,6 +191,13 @@ class InMemoryStore:
             noted_id=held.noted_id,
             crash_count=held.crash_count,
         )
+
+    async def wake_addresses(self) -> frozenset[str]:
+        """See Store."""
+        await self._enter("wake_addresses")
+        held = self._held
+        is_held = bool(held.wake_address) and held.expires_at > self.clock.now()
+        return frozenset([held.wake_address] if is_held else [])
 
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
         """See Store."""
@@ -202,6 +211,7 @@ class InMemoryStore:
         await self._enter("release")
         if self._held.nonce == lease.term.nonce:
             self._held.nonce, self._held.expires_at, self._held.crash_count = "", 0.0, 0
+            self._held.wake_address = ""
 
     def _require(self, term: Term, *, unexpired: bool = True) -> None:
         if self._held.nonce != term.nonce:

@@ -16,9 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "outbox_relay"
 
-KERNEL = {"errors", "schema", "events", "compression", "credentials", "_version"}
+KERNEL = {"errors", "schema", "events", "compression", "credentials", "wake", "_version"}
 CONFIG = {"config", "config_checks", "config_text"}
-EDGE = {*CONFIG, "autogenerate", "logs", "metrics", "migrate", "http"}
+EDGE = {*CONFIG, "autogenerate", "logs", "metrics", "migrate", "http", "wake_listener"}
 TOP = {"cli", "demo", "__main__"}
 
 # What the first part of a module's name may import besides itself. `` is the package's own
