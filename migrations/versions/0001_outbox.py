@@ -173,9 +173,7 @@ def _index(table: str, schema: str | None, parts: dict[str, Any]) -> None:
     if is_mysql:
         op.execute(ALLOW_ZERO_DATES)
     columns = ["status", "id", "lane"]
-    op.create_index(
-        f"{table}_pending_ix", table, columns, schema=schema, **parts.get("index", {})
-    )
+    op.create_index(f"{table}_pending_ix", table, columns, schema=schema, **parts.get("index", {}))
     if is_mysql:
         op.execute(AS_BEFORE)
 

@@ -24,7 +24,7 @@ from outbox_relay.store import DatabaseOptions, open_store
 NAMES = ["outbox", "order", "Shop$Events"]
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
+@pytest.fixture(params=["mariadb", "mysql", "postgresql"])
 def server(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 

@@ -23,7 +23,7 @@ from outbox_relay.store.options import DatabaseOptions
 FIRST = ["0001 The outbox and the tables beside it, at version 1"]
 
 
-@pytest.fixture(params=["mariadb", "mysql", "sqlite"])
+@pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])
 def database(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(f"{request.param}_database")
 

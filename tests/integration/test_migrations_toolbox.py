@@ -67,7 +67,7 @@ REVISION = (
 )
 
 
-@pytest.fixture(params=["mariadb", "mysql", "sqlite"])
+@pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])
 def database(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(f"{request.param}_database")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.services.kafka import LIBRARIES
 from tests.services.mariadb import find_program
 from tests.services.mysql import HOME, find_mysqld
+from tests.services.postgresql import find_program as find_postgresql
 from tests.services.process import MissingPartError
 
 KAFKA_POM = Path(__file__).with_name("kafka-pom.xml")
@@ -81,6 +82,14 @@ def install_packages(names: Sequence[str]) -> None:
 def install_database() -> None:
     """MariaDB's server and client."""
     _install_missing(DATABASE_PACKAGES)
+
+
+def install_postgresql() -> None:
+    """PostgreSQL's server, which brings its client."""
+    try:
+        find_postgresql("postgres")
+    except MissingPartError:
+        install_packages(["postgresql"])
 
 
 def install_kafka(libraries: Path = LIBRARIES) -> None:
@@ -155,7 +164,7 @@ def _fetch_jars(what: str, pom: Path, folder: Path) -> None:
 def main() -> int:
     """Install what is missing; the exit code."""
     problems = []
-    for install in (install_database, install_kafka, install_mysql):
+    for install in (install_database, install_postgresql, install_kafka, install_mysql):
         try:
             install()
         except CannotInstallError as error:
