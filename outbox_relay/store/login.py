@@ -101,8 +101,8 @@ def said(error: BaseException) -> str:
         return f"the server's certificate is refused: {error.__cause__.verify_message}"
     if (code := getattr(error, "sqlstate", None)) is not None:
         # No DETAIL: it may hold a row. Neither the class that SQLAlchemy puts in front.
-        text = str(error).partition("\nDETAIL")[0].partition(">: ")
-        return f"{text[2] or text[0]} (error {code})"
+        whole = str(error).partition("\nDETAIL")[0]
+        return f"{whole.partition('>: ')[2] or whole} (error {code})"
     match error.args:
         case (int(number), str(text)):
             return f"{text} (error {number})"

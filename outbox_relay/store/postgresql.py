@@ -79,7 +79,7 @@ async def _connect(*arguments: Any, **options: Any) -> Any:
 
     from outbox_relay.store.login import hint, said  # noqa: PLC0415 - which imports this package
 
-    class Plain(asyncpg.Connection):  # type: ignore[type-arg]
+    class Plain(asyncpg.Connection):  # type: ignore[misc]
         """Without the codecs for JSON that SQLAlchemy asks for: four queries of each connection."""
 
         async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
