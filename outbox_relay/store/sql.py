@@ -205,7 +205,8 @@ class SqlStore:
 
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """See Store."""
-        parameters = (error[:MAX_ERROR_CHARS], row_id, term.nonce)
+        # PostgreSQL's text holds no NUL.
+        parameters = (error.replace("\0", "")[:MAX_ERROR_CHARS], row_id, term.nonce)
         answer = await self._marks.execute(self._sql.mark_dead, parameters)
         if not answer.matched:
             await self._check_term(term)

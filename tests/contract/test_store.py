@@ -1,5 +1,5 @@
 """
-What every store promises to the relay, on each of them: in memory, MariaDB, MySQL, SQLite.
+What every store promises to the relay, on each of them: in memory, MariaDB, MySQL, PostgreSQL, SQLite.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from tests.services.database import Database
 from tests.services.kafka import Kafka
 from tests.services.mariadb import MariaDB
 from tests.services.mysql import MySQL
+from tests.services.pgbouncer import PgBouncer
 from tests.services.postgresql import PostgreSQL
 from tests.services.process import MissingPartError, Service
 
@@ -78,6 +79,17 @@ def postgresql() -> Iterator[PostgreSQL]:
 def postgresql_database(postgresql: PostgreSQL) -> Database:
     """As `mariadb_database`, on PostgreSQL."""
     return postgresql.create_database()
+
+
+@pytest.fixture
+def pgbouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
+    """A pooler of this test alone, in front of `postgresql`."""
+    try:
+        pooler = PgBouncer(postgresql)
+    except MissingPartError as missing:
+        pytest.skip(str(missing))
+    with pooler:
+        yield pooler
 
 
 @pytest.fixture

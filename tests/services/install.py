@@ -15,11 +15,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.services.kafka import LIBRARIES
 from tests.services.mariadb import find_program
 from tests.services.mysql import HOME, find_mysqld
+from tests.services.pgbouncer import find_pgbouncer
 from tests.services.postgresql import find_program as find_postgresql
 from tests.services.process import MissingPartError
 
@@ -85,11 +87,15 @@ def install_database() -> None:
 
 
 def install_postgresql() -> None:
-    """PostgreSQL's server, which brings its client."""
-    try:
-        find_postgresql("postgres")
-    except MissingPartError:
-        install_packages(["postgresql"])
+    """PostgreSQL's server, which brings its client, and a pooler."""
+    for package, find in (
+        ("postgresql", partial(find_postgresql, "postgres")),
+        ("pgbouncer", find_pgbouncer),
+    ):
+        try:
+            find()
+        except MissingPartError:
+            install_packages([package])
 
 
 def install_kafka(libraries: Path = LIBRARIES) -> None:

@@ -92,7 +92,7 @@ class PostgreSQL(Service):
             "unix_socket_directories": str(self.folder),
         }
         return [
-            *_as_owner(),
+            *as_owner(),
             find_program("postgres"),
             "-D",
             str(self._data),
@@ -106,7 +106,7 @@ class PostgreSQL(Service):
             return
         if os.geteuid() == 0:
             shutil.chown(self.folder, user=OWNER)
-        command = [*_as_owner(), find_program("initdb"), "-D", str(self._data), "-U", OWNER]
+        command = [*as_owner(), find_program("initdb"), "-D", str(self._data), "-U", OWNER]
         locale = [
             "-E",
             "UTF8",
@@ -147,7 +147,8 @@ class PostgreSQL(Service):
             psutil.wait_procs(sessions, timeout=10)
 
 
-def _as_owner() -> list[str]:
+def as_owner() -> list[str]:
+    """What runs a program as the user postgres, if we are root."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--init-groups"]
