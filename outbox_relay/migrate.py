@@ -30,8 +30,7 @@ from sqlalchemy.pool import NullPool
 from outbox_relay.autogenerate import include_name, include_object
 from outbox_relay.errors import OutboxRelayError, SchemaMismatch, StoreUnavailable
 from outbox_relay.schema import SCHEMA_VERSION, Status, Tables, schema_problem, tables
-from outbox_relay.store import postgresql
-from outbox_relay.store.login import hint, log_in, said
+from outbox_relay.store.login import asyncpg_arguments, hint, log_in, said
 from outbox_relay.store.options import DatabaseOptions
 
 __all__ = [
@@ -156,7 +155,7 @@ def database_engine(options: DatabaseOptions) -> AsyncEngine:
         case "sqlite":
             arguments = {"timeout": timeout}
         case "postgresql":
-            arguments = postgresql.connect_args(options)
+            arguments = asyncpg_arguments(options)
         case _:
             arguments = {"connect_timeout": max(1, round(timeout))}
     engine = create_async_engine(

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox_relay.credentials import read_secret, secret_from_command, tls_context
-from outbox_relay.errors import CredentialsError
+from outbox_relay.errors import CredentialsError, StoreUnavailable
 from outbox_relay.store.options import DatabaseOptions
 
 COMMAND_SHARE = 0.8
@@ -79,6 +79,36 @@ def log_in(engine: AsyncEngine, options: DatabaseOptions) -> None:
     event.listen(engine.sync_engine, "do_connect", prepare)
     if options.ssl and not is_postgresql:  # asyncpg refuses what is not encrypted
         event.listen(engine.sync_engine, "connect", _require_encryption)
+
+
+def asyncpg_arguments(options: DatabaseOptions) -> dict[str, Any]:
+    """
+    How asyncpg connects. Nothing is prepared under a name: behind a pooler that gives each transaction
+    another server connection, the name is unknown there, or is somebody else's.
+    """
+    return {
+        "timeout": options.connect_timeout_seconds,
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+        "async_creator_fn": _connect,
+    }
+
+
+async def _connect(*arguments: Any, **options: Any) -> Any:
+    import asyncpg  # noqa: PLC0415 - of the extra `postgresql`
+
+    class Plain(asyncpg.Connection):  # type: ignore[misc]
+        """Without the codecs for JSON that SQLAlchemy asks for: four queries of each connection."""
+
+        async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
+            pass
+
+    try:
+        return await asyncpg.connect(*arguments, connection_class=Plain, **options)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # SQLAlchemy 2.0 would let it through as it is.
+        raise StoreUnavailable(f"{said(error)}{hint(error)}") from error
 
 
 def _require_encryption(connection: Any, _record: object) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from outbox_relay.errors import StoreUnavailable
 from outbox_relay.store.dialect import Dialect
+from outbox_relay.store.login import asyncpg_arguments
 from outbox_relay.store.options import DatabaseOptions
 
 # A promoted standby keeps the system's identifier and begins a timeline.
@@ -55,38 +53,6 @@ def dialect(options: DatabaseOptions) -> Dialect:
         each_in_transaction=pooled,
         settle_seconds=0.0,
         no_such_table=("42P01", "42703", "3F000"),
-        connect_args=connect_args(options),
+        connect_args=asyncpg_arguments(options),
         engine_options={},
     )
-
-
-def connect_args(options: DatabaseOptions) -> dict[str, Any]:
-    """
-    For asyncpg. Nothing is prepared under a name: behind a pooler that gives each transaction
-    another server connection, the name is unknown there, or is somebody else's.
-    """
-    return {
-        "timeout": options.connect_timeout_seconds,
-        "statement_cache_size": 0,
-        "prepared_statement_cache_size": 0,
-        "prepared_statement_name_func": lambda: "",
-        "async_creator_fn": _connect,
-    }
-
-
-async def _connect(*arguments: Any, **options: Any) -> Any:
-    import asyncpg  # noqa: PLC0415 - of the extra `postgresql`
-
-    from outbox_relay.store.login import hint, said  # noqa: PLC0415 - which imports this package
-
-    class Plain(asyncpg.Connection):  # type: ignore[misc]
-        """Without the codecs for JSON that SQLAlchemy asks for: four queries of each connection."""
-
-        async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
-            pass
-
-    try:
-        return await asyncpg.connect(*arguments, connection_class=Plain, **options)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        # SQLAlchemy 2.0 would let it through as it is.
-        raise StoreUnavailable(f"{said(error)}{hint(error)}") from error
