@@ -24,7 +24,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL and Kafka; installs what is missing
+test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL, PostgreSQL and Kafka; installs what is missing
 	NO_SKIPS=1 $(BIN)/python -m pytest --ignore=tests/deploy
 
 test-deploy: $(VENV)/.dev services ## the image, the deploy files and Prometheus; installs buildah and more
@@ -64,7 +64,7 @@ $(SA20)/.installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m venv $(SA20)
 	sed '/^SQLAlchemy==/d' constraints.txt > $(SA20)/constraints.txt
 	$(SA20)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SA20)/constraints.txt \
-		-e '.[relay,sqlite]' 'sqlalchemy==2.0.58' confluent-kafka pymysql pytest pytest-asyncio pytest-timeout
+		-e '.[relay,sqlite,postgresql]' 'sqlalchemy==2.0.58' confluent-kafka psutil 'psycopg[binary]' pymysql pytest pytest-asyncio pytest-timeout
 	@touch $@
 
 $(BIN)/python:

@@ -22,6 +22,7 @@ SECRETS: Final = frozenset({"database.url", "database.password_command", "kafka.
 ASYNC_DRIVERS: Final = {
     "mysql": "mysql+asyncmy",
     "mariadb": "mariadb+asyncmy",
+    "postgresql": "postgresql+asyncpg",
     "sqlite": "sqlite+aiosqlite",
 }
 """The databases that this release serves, with the driver of each."""
@@ -151,7 +152,7 @@ def login_problems(options: DatabaseOptions) -> list[str]:
         return []
     if url.get_backend_name() == "sqlite":
         return [
-            f"database.{key} is for MariaDB and MySQL: a SQLite file knows no log-in"
+            f"database.{key} is for servers: a SQLite file knows no log-in"
             for key in ("password_file", "password_command", "ssl")
             if getattr(options, key)
         ]

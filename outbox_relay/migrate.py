@@ -30,7 +30,7 @@ from sqlalchemy.pool import NullPool
 from outbox_relay.autogenerate import include_name, include_object
 from outbox_relay.errors import OutboxRelayError, SchemaMismatch, StoreUnavailable
 from outbox_relay.schema import SCHEMA_VERSION, Status, Tables, schema_problem, tables
-from outbox_relay.store.login import hint, log_in, said
+from outbox_relay.store.login import asyncpg_arguments, hint, log_in, said
 from outbox_relay.store.options import DatabaseOptions
 
 __all__ = [
@@ -85,8 +85,8 @@ def sql_script(
     """
     The statements that bring the tables from version *since* (0: there are none) to this release's.
 
-    For whoever may not run DDL by program. *dialect* is "mysql", "mariadb" or "sqlite". Connects to
-    nothing.
+    For whoever may not run DDL by program. *dialect* is "mysql", "mariadb", "postgresql" or
+    "sqlite". Connects to nothing.
     """
     text = io.StringIO()
     context = MigrationContext.configure(
@@ -150,10 +150,14 @@ def scripts_folder() -> Path:
 def database_engine(options: DatabaseOptions) -> AsyncEngine:
     """An engine for a few statements of an operator, without a pool."""
     timeout = options.connect_timeout_seconds
-    backend = make_url(options.url).get_backend_name()
-    arguments = (
-        {"timeout": timeout} if backend == "sqlite" else {"connect_timeout": max(1, round(timeout))}
-    )
+    arguments: dict[str, Any]
+    match make_url(options.url).get_backend_name():
+        case "sqlite":
+            arguments = {"timeout": timeout}
+        case "postgresql":
+            arguments = asyncpg_arguments(options)
+        case _:
+            arguments = {"connect_timeout": max(1, round(timeout))}
     engine = create_async_engine(
         options.url, poolclass=NullPool, connect_args=arguments, hide_parameters=True
     )
@@ -269,6 +273,9 @@ def _keep_others_out(connection: sa.Connection, table: sa.Table) -> None:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
+    if connection.dialect.name == "postgresql":
+        _keep_others_out_of_postgresql(connection, table)
+        return
     database = table.schema or connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
     # Names of locks belong to the whole server and hold 64 characters.
     name = "outbox-relay-" + hashlib.sha256(f"{database}.{table.name}".encode()).hexdigest()[:40]
@@ -279,3 +286,21 @@ def _keep_others_out(connection: sa.Connection, table: sa.Table) -> None:
             "look at SHOW PROCESSLIST, then run `outbox-relay migrate` again"
         )
     connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")
+
+
+def _keep_others_out_of_postgresql(connection: sa.Connection, table: sa.Table) -> None:
+    """The same until the transaction ends: all of a migration is one."""
+    schema = table.schema or connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+    digest = hashlib.sha256(f"outbox-relay {schema}.{table.name}".encode()).digest()
+    number = int.from_bytes(digest[:8], "big", signed=True)
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'")
+    try:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({number})")
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":
+            raise
+        raise StoreUnavailable(
+            f"another migration of {table.name} is still running after {LOCK_WAIT_SECONDS} s: "
+            "look at pg_stat_activity, then run `outbox-relay migrate` again"
+        ) from error
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{METADATA_LOCK_SECONDS}s'")

@@ -62,5 +62,8 @@ def require(module: str, *, extra: str, purpose: str) -> None:
 
 def require_driver(url: str) -> None:
     """End with the extra to install unless the driver of *url* is there."""
-    if make_url(url).get_backend_name() == "sqlite":
+    backend = make_url(url).get_backend_name()
+    if backend == "sqlite":
         require("aiosqlite", extra="sqlite", purpose="a SQLite database")
+    if backend == "postgresql":
+        require("asyncpg", extra="postgresql", purpose="a PostgreSQL database")

@@ -176,7 +176,12 @@ class Store(Protocol):
         """
 
     async def max_id(self) -> int:
-        """The largest id given out so far and still there, committed or not; 0 if none."""
+        """
+        The largest id given out so far and still there, committed or not; 0 if none.
+
+        Where `uncommitted_ids` shows nothing because nothing reads what is not committed: the
+        largest id up to which no transaction is open any more.
+        """
 
     async def payload(self, row_id: int) -> bytes | None:
         """The stored payload of one row; None if the row is gone."""

@@ -19,6 +19,9 @@ is not enough: each answer must also keep the order within a key. Four rules do 
 * *Sweep.* Pages over (0, cursor] find what the others cannot, such as ids that a long
   ``INSERT ... SELECT`` held on MySQL 8, and rows that were requeued.
 
+PostgreSQL has no dirty read. There nothing is open: what is noted is the id up to which every
+transaction has ended (`outbox_relay.store.holders`), which is `safe` at once.
+
 Pure: time comes in as an argument.
 """
 

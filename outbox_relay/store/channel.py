@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox_relay.errors import CredentialsError, StoreUnavailable
+from outbox_relay.store.dialect import numbered
 from outbox_relay.store.login import hint, said
 
 CLOSE_SECONDS = 0.5
@@ -62,6 +63,7 @@ class Channel:
         connect_timeout_seconds: float,
         no_such_table: Sequence[int | str],
         on_connect: Callable[[AsyncConnection], Awaitable[None]],
+        each_in_transaction: bool = False,
     ) -> None:
         self._engine = engine
         self._session = session
@@ -69,6 +71,7 @@ class Channel:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._no_such_table = no_such_table
         self._on_connect = on_connect
+        self._each_in_transaction = each_in_transaction
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
 
@@ -105,8 +108,22 @@ class Channel:
                 await self._drop()
                 raise
 
+    async def _run(
+        self, connection: AsyncConnection, sql: str, parameters: tuple[Any, ...]
+    ) -> Answer:
+        if not self._each_in_transaction:
+            return await self._run_alone(connection, sql, parameters)
+        async with connection.begin():
+            # The pooler may have gone over to another server.
+            await self._on_connect(connection)
+            return await self._run_alone(connection, sql, parameters)
+
     @staticmethod
-    async def _run(connection: AsyncConnection, sql: str, parameters: tuple[Any, ...]) -> Answer:
+    async def _run_alone(
+        connection: AsyncConnection, sql: str, parameters: tuple[Any, ...]
+    ) -> Answer:
+        if parameters:
+            sql = numbered(sql)
         result = await connection.exec_driver_sql(sql, parameters)
         if result.returns_rows:
             return Answer(result.all(), 0)
@@ -118,12 +135,16 @@ class Channel:
             self._connection = connection
             for statement in self._session:
                 await connection.exec_driver_sql(statement)
-            await self._on_connect(connection)
+            if not self._each_in_transaction:
+                await self._on_connect(connection)
         return connection
 
     def _is_missing_table(self, error: BaseException) -> bool:
         if not isinstance(error, DBAPIError) or error.orig is None:
             return False
+        state = getattr(error.orig, "sqlstate", None)
+        if state in self._no_such_table:
+            return True
         code = error.orig.args[0] if error.orig.args else None
         return code in self._no_such_table or any(
             isinstance(part, str) and part in str(error.orig) for part in self._no_such_table

@@ -7,12 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def numbered(sql: str) -> str:
+    """
+    *sql* with the position of each placeholder instead of its ``#``.
+
+    >>> numbered("SELECT $#, $#")
+    'SELECT $1, $2'
+    """
+    first, *others = sql.split("$#")
+    return first + "".join([f"${number}{part}" for number, part in enumerate(others, 1)])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """
     One database's words. SQL text only; no data ever becomes part of it but integers.
 
-    `seconds_ahead` holds one placeholder, for a number of seconds; `key` is the quoted column.
+    `seconds_ahead` holds one placeholder, for a number of seconds; `key` is the quoted column. In
+    placeholders, # stands for the position.
     """
 
     name: str
@@ -24,6 +36,8 @@ class Dialect:
     """Turns the column {} into microseconds since 1970."""
     blob: str
     """Makes bytes of the column {}."""
+    uuid: str
+    """Makes 16 bytes of the column {}, an id of an event."""
     pending_hint: str
     """Names the index {} to read pending rows by."""
     primary_hint: str
@@ -33,8 +47,12 @@ class Dialect:
     """Run on each new connection."""
     dirty_session: tuple[str, ...] | None
     """Run besides on the connection for dirty reads; None if commits cannot overtake one another."""
+    holders: str | None = None
+    """Where nothing reads what is not committed: the largest id of {table}, and who may insert."""
+    each_in_transaction: bool = False
+    """Whether each statement has a transaction of its own, begun by asking for the identity."""
     settle_seconds: float
     no_such_table: tuple[int | str, ...]
-    """Error codes, or parts of the message, that mean a table or column is missing."""
+    """Error codes, SQLSTATEs, or parts of the message, that mean a table or column is missing."""
     connect_args: Mapping[str, Any]
     engine_options: Mapping[str, Any]

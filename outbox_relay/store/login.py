@@ -10,24 +10,24 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox_relay.credentials import read_secret, secret_from_command, tls_context
-from outbox_relay.errors import CredentialsError
+from outbox_relay.errors import CredentialsError, StoreUnavailable
 from outbox_relay.store.options import DatabaseOptions
 
 COMMAND_SHARE = 0.8
 """Of the time for a connection, what password_command may take: the rest is for the server."""
 
-_HINTS = {
+_HINTS: dict[object, str] = {
     **dict.fromkeys(
-        (1045, 1698, 3159),
+        (1045, 1698, 3159, "28P01", "28000"),
         "check the user in database.url and its password (in the URL, password_file or "
         "password_command), and whether it needs database.ssl = true",
     ),
     **dict.fromkeys(
-        (1044, 1142, 1143),
+        (1044, 1142, 1143, "42501"),
         "grant the relay's user SELECT and UPDATE on the tables of the outbox; `outbox-relay "
         "migrate` may log in as another user",
     ),
-    1049: "create it, or correct the database in database.url",
+    **dict.fromkeys((1049, "3D000"), "create it, or correct the database in database.url"),
     2003: "start it, or correct host and port in database.url",
 }
 
@@ -42,8 +42,9 @@ def log_in(engine: AsyncEngine, options: DatabaseOptions) -> None:
     url = make_url(options.url)
     if url.get_backend_name() == "sqlite":
         return
+    is_postgresql = url.get_backend_name() == "postgresql"
 
-    async def password() -> bytes:
+    async def password() -> str:
         if options.password_file:
             found = read_secret("database.password_file", options.password_file)
         elif options.password_command:
@@ -54,12 +55,18 @@ def log_in(engine: AsyncEngine, options: DatabaseOptions) -> None:
             )
         else:
             found = url.password or ""
-        return found.encode()
+        return found
+
+    async def password_bytes() -> bytes:
+        return (await password()).encode()
 
     def prepare(_dialect: object, _record: object, _arguments: object, parameters: Any) -> None:
-        # Text of its own asyncmy encodes as Latin 1, and the error about that shows a part of it.
         parameters.pop("password", None)
-        parameters["password_creator"] = password
+        if is_postgresql:
+            parameters["password"] = password
+        else:
+            # Text asyncmy encodes as Latin 1, and the error about that shows a part of it.
+            parameters["password_creator"] = password_bytes
         if options.ssl:
             # A context, never ssl=True: what asyncmy makes of that has changed over time.
             parameters["ssl"] = tls_context(
@@ -70,8 +77,38 @@ def log_in(engine: AsyncEngine, options: DatabaseOptions) -> None:
             )
 
     event.listen(engine.sync_engine, "do_connect", prepare)
-    if options.ssl:
+    if options.ssl and not is_postgresql:  # asyncpg refuses what is not encrypted
         event.listen(engine.sync_engine, "connect", _require_encryption)
+
+
+def asyncpg_arguments(options: DatabaseOptions) -> dict[str, Any]:
+    """
+    How asyncpg connects. Nothing is prepared under a name: behind a pooler that gives each transaction
+    another server connection, the name is unknown there, or is somebody else's.
+    """
+    return {
+        "timeout": options.connect_timeout_seconds,
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+        "async_creator_fn": _connect,
+    }
+
+
+async def _connect(*arguments: Any, **options: Any) -> Any:
+    import asyncpg  # noqa: PLC0415 - of the extra `postgresql`
+
+    class Plain(asyncpg.Connection):  # type: ignore[misc]
+        """Without the codecs for JSON that SQLAlchemy asks for: four queries of each connection."""
+
+        async def set_type_codec(self, *arguments: Any, **options: Any) -> None:
+            pass
+
+    try:
+        return await asyncpg.connect(*arguments, connection_class=Plain, **options)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # SQLAlchemy 2.0 would let it through as it is.
+        raise StoreUnavailable(f"{said(error)}{hint(error)}") from error
 
 
 def _require_encryption(connection: Any, _record: object) -> None:
@@ -92,6 +129,10 @@ def said(error: BaseException) -> str:
     """What the driver said, with the error's number after it where there is one."""
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
         return f"the server's certificate is refused: {error.__cause__.verify_message}"
+    if (code := getattr(error, "sqlstate", None)) is not None:
+        # No DETAIL: it may hold a row. Neither the class that SQLAlchemy puts in front.
+        whole = str(error).partition("\nDETAIL")[0]
+        return f"{whole.partition('>: ')[2] or whole} (error {code})"
     match error.args:
         case (int(number), str(text)):
             return f"{text} (error {number})"
@@ -110,5 +151,6 @@ def hint(error: BaseException) -> str:
             ": the encryption that database.ssl = true asks for did not come about: let the server "
             "serve TLS, and check database.ssl_cert_file if it asks for one"
         )
-    advice = _HINTS.get(error.args[0]) if error.args else None
+    code = getattr(error, "sqlstate", None) or (error.args[0] if error.args else None)
+    advice = _HINTS.get(code) if code is not None else None
     return f": {advice}" if advice else ""

@@ -17,6 +17,7 @@ def dialect(options: DatabaseOptions) -> Dialect:
         seconds_ahead="UTC_TIMESTAMP(6) + INTERVAL %s SECOND",
         microseconds="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {})",
         blob="{}",
+        uuid="{}",
         # Unhinted, MySQL reads by the primary key when many produced rows lie above the cursor.
         pending_hint="FORCE INDEX ({})",
         primary_hint="FORCE INDEX (PRIMARY)",

@@ -10,7 +10,7 @@ class DatabaseOptions:
     """Where the outbox is."""
 
     url: str = field(default="", repr=False)
-    """SQLAlchemy URL with an async driver: mysql+asyncmy://user:password@host/database, mariadb+asyncmy://..., sqlite+aiosqlite:///path. Required."""
+    """SQLAlchemy URL with an async driver: mysql+asyncmy://user:password@host/database, mariadb+asyncmy://..., postgresql+asyncpg://..., sqlite+aiosqlite:///path. Required."""
 
     password_file: str = ""
     """File that holds the password, instead of the URL. Read again for each connection."""
@@ -19,7 +19,7 @@ class DatabaseOptions:
     """Program with its arguments that prints the password, instead of the URL. Run again for each connection, without a shell, within 80 % of connect_timeout_seconds. In the environment a JSON list."""
 
     ssl: bool = False
-    """Whether connections are encrypted and the server's certificate and host name verified. MariaDB and MySQL only."""
+    """Whether connections are encrypted and the server's certificate and host name verified. Not for SQLite."""
 
     ssl_ca_file: str = ""
     """Authorities that may have signed the server's certificate, PEM. Empty for those of the system. Read again for each connection, as are the next two."""
@@ -34,7 +34,10 @@ class DatabaseOptions:
     """Name of the outbox table; the tables beside it are named after it."""
 
     schema: str = ""
-    """Database that holds the tables, on the same server, where it is not the one that url names."""
+    """Database that holds the tables, on the same server, where it is not the one that url names. On PostgreSQL the schema, empty for the first of the search_path."""
+
+    transaction_pooler: bool = False
+    """Whether url names a pooler that gives each transaction another server connection, such as PgBouncer with pool_mode = transaction. Costs three round trips a statement. PostgreSQL only."""
 
     timeout_seconds: float = 5.0
     """Longest wait for one statement. After it the connection is thrown away and the statement repeated."""

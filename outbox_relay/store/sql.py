@@ -21,10 +21,11 @@ from outbox_relay.errors import (
 )
 from outbox_relay.relay.ports import Backlog, DeadKeys, Lease, ReadPlan, Row, Term
 from outbox_relay.schema import LANES, MAX_ERROR_CHARS, Status, Tables, schema_problem, tables
-from outbox_relay.store import mysql, sqlite
+from outbox_relay.store import mysql, postgresql, sqlite
 from outbox_relay.store.channel import Channel, MissingTable
 from outbox_relay.store.dead_letters import dead_keys_of, dead_keys_sql
 from outbox_relay.store.dialect import Dialect
+from outbox_relay.store.holders import Holders
 from outbox_relay.store.login import log_in
 from outbox_relay.store.options import DatabaseOptions
 
@@ -38,9 +39,12 @@ def _dialect_of(options: DatabaseOptions) -> Dialect:
         return mysql.dialect(options)
     if name == "sqlite":
         return sqlite.dialect(options)
+    if name == "postgresql":
+        return postgresql.dialect(options)
     raise ConfigError(
         [
-            f"database.url: {name} is not supported: use mysql+asyncmy, mariadb+asyncmy or sqlite+aiosqlite"
+            f"database.url: {name} is not supported: use mysql+asyncmy, mariadb+asyncmy, "
+            "postgresql+asyncpg or sqlite+aiosqlite"
         ]
     )
 
@@ -59,7 +63,7 @@ class SqlStore:
         self._engine = create_async_engine(
             options.url,
             poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
+            isolation_level="READ COMMITTED" if dialect.each_in_transaction else "AUTOCOMMIT",
             hide_parameters=True,
             connect_args=dict(dialect.connect_args),
             **dialect.engine_options,
@@ -67,6 +71,7 @@ class SqlStore:
         log_in(self._engine, options)
         self._tables = tables(options.table, schema=options.schema or None)
         self._server: str | None = None
+        self._holders = Holders()
         self._reads = self._channel(options)
         self._dirty = self._channel(options, *(dialect.dirty_session or ()))
         self._marks = self._channel(options)
@@ -82,6 +87,7 @@ class SqlStore:
             connect_timeout_seconds=options.connect_timeout_seconds,
             no_such_table=self._dialect.no_such_table,
             on_connect=self._check_server,
+            each_in_transaction=self._dialect.each_in_transaction,
         )
 
     @property
@@ -90,6 +96,8 @@ class SqlStore:
 
     async def _check_server(self, connection: AsyncConnection) -> None:
         identity = (await connection.exec_driver_sql(self._dialect.identity)).scalar_one()
+        if identity is None:
+            raise StoreUnavailable("the server is a standby, which only reads: name the primary")
         if self._server is not None and identity != self._server:
             # A promoted replica may give ids out again: a queued mark would mark new events.
             raise ServerChanged(f"server {identity} answers instead of {self._server}")
@@ -130,6 +138,7 @@ class SqlStore:
         if not rows:
             return None
         self._server = server
+        self._holders = Holders()
         for channel in self._channels:
             if channel is not self._leases:
                 # Perhaps opened to another server, when this one was not yet known.
@@ -179,7 +188,11 @@ class SqlStore:
 
     async def max_id(self) -> int:
         """See Store."""
-        return int((await self._dirty.execute(self._sql.max_id)).rows[0][0] or 0)
+        row = (await self._dirty.execute(self._sql.max_id)).rows[0]
+        largest = int(row[0] or 0)
+        if self._dialect.holders is None:
+            return largest
+        return self._holders.seen(largest, set(row[1].split(",")) if row[1] else set())
 
     async def payload(self, row_id: int) -> bytes | None:
         """See Store."""
@@ -196,7 +209,8 @@ class SqlStore:
 
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """See Store."""
-        parameters = (error[:MAX_ERROR_CHARS], row_id, term.nonce)
+        # PostgreSQL's text holds no NUL.
+        parameters = (error.replace("\0", "")[:MAX_ERROR_CHARS], row_id, term.nonce)
         answer = await self._marks.execute(self._sql.mark_dead, parameters)
         if not answer.matched:
             await self._check_term(term)
@@ -284,7 +298,7 @@ class _Statements:
             f"UPDATE {lease} SET owner = '', nonce = '', wake_address = '', crash_count = 0, "
             f"expires_at = '1970-01-01 00:00:00.000000' WHERE nonce = {p}"
         )
-        self.max_id = f"SELECT MAX(id) FROM {name}"
+        self.max_id = (d.holders or "SELECT MAX(id) FROM {table}").format(table=name)
         self.payload = f"SELECT {d.blob.format('payload')} FROM {name} WHERE id = {p}"
         self.paused = f"SELECT topic FROM {control}"
         self._columns = self._row_columns()
@@ -301,7 +315,7 @@ class _Statements:
                 length,
                 "codec",
                 "headers",
-                d.blob.format("event_id"),
+                d.uuid.format("event_id"),
                 "event_name",
                 "content_type",
                 d.microseconds.format("created_at"),

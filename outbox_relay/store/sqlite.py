@@ -24,6 +24,7 @@ def dialect(options: DatabaseOptions) -> Dialect:
         ),
         # Columns hold what was inserted: text, where a writer inserted text.
         blob="CAST({} AS BLOB)",
+        uuid="CAST({} AS BLOB)",
         pending_hint="INDEXED BY {}",
         primary_hint="",
         identity="SELECT 'sqlite'",

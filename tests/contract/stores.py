@@ -30,7 +30,7 @@ class World(Protocol):
     """A store, and what tests see of it from outside."""
 
     store: Store
-    gap_safe: bool
+    dirty_reads: bool
 
     def another(self) -> Store: ...
     def begin(self) -> Writer: ...
@@ -44,7 +44,7 @@ class World(Protocol):
 class MemoryWorld:
     """The store of `outbox_relay.testing`."""
 
-    gap_safe = True
+    dirty_reads = True
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -102,7 +102,7 @@ class SqlWorld:
         self.engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
         self.tables = create_tables(self.engine)
         self.store = self.another()
-        self.gap_safe = self.engine.dialect.name != "sqlite"
+        self.dirty_reads = self.engine.dialect.name in ("mysql", "mariadb")
         self.opened = [self.store]
 
     def another(self) -> Store:

@@ -18,7 +18,7 @@ from tests.contract.stores import World, open_world
 EVERYTHING = ReadPlan(after_id=0, open_ids=frozenset(), limit=100)
 
 
-@pytest.fixture(params=["memory", "mariadb", "mysql", "sqlite"])
+@pytest.fixture(params=["memory", "mariadb", "mysql", "postgresql", "sqlite"])
 async def world(request):
     database = None
     if request.param != "memory":
@@ -27,7 +27,7 @@ async def world(request):
         yield opened
 
 
-@pytest.fixture(params=["mariadb", "mysql", "sqlite"])
+@pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])
 async def sql_world(request):
     database = request.getfixturevalue(f"{request.param}_database")
     async with open_world(request.param, database) as opened:

@@ -19,13 +19,14 @@ from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.term import TermRun
 from outbox_relay.relay.watching import Silent
 from outbox_relay.relay.wire import Encoder
+from outbox_relay.store.holders import Holders
 from outbox_relay.testing import FakeClock, InMemoryStore, RecordingBroker, settle
 from tests.contract.stores import MemoryWorld, World, open_world
 
 KEY = b"the key"
 
 
-@pytest.fixture(params=["memory", "mariadb", "mysql"])
+@pytest.fixture(params=["memory", "mariadb", "mysql", "postgresql"])
 async def world(request):
     database = None
     if request.param != "memory":
@@ -220,6 +221,10 @@ def no_open_ids(monkeypatch) -> None:
     )
 
 
+def no_holders(monkeypatch) -> None:
+    monkeypatch.setattr(Holders, "seen", lambda self, max_id, holders: max_id)
+
+
 def no_safe(monkeypatch) -> None:
     original = Reading.page
 
@@ -276,7 +281,11 @@ async def test_without_its_rule_the_inversion_is_back(world, scenario, without, 
     """
     The test above can fail: it does when the rule is taken out.
     """
-    without(monkeypatch)
+    if world.dirty_reads or without is not no_open_ids:
+        without(monkeypatch)
+    else:
+        # PostgreSQL has no dirty read: who may still insert takes the place of the open ids.
+        no_holders(monkeypatch)
 
     published, expected = await scenario(world)
 

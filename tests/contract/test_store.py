@@ -1,5 +1,5 @@
 """
-What every store promises to the relay, on each of them: in memory, MariaDB, MySQL, SQLite.
+What every store promises to the relay, on each of them: in memory, MariaDB, MySQL, PostgreSQL, SQLite.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from outbox_relay.schema import Status
 from tests.contract.stores import SqlWorld, World, open_world
 
 
-@pytest.fixture(params=["memory", "mariadb", "mysql", "sqlite"])
+@pytest.fixture(params=["memory", "mariadb", "mysql", "postgresql", "sqlite"])
 async def world(request):
     database = None
     if request.param != "memory":
@@ -101,7 +101,7 @@ async def test_uncommitted_rows_are_seen_only_by_the_dirty_read(world):
     """
     I1. A read never returns what is not committed.
     """
-    if not world.gap_safe:
+    if not world.dirty_reads:
         assert await world.store.uncommitted_ids(everything(upto_id=100)) == []
         return
     await take(world)
@@ -121,7 +121,7 @@ async def test_the_dirty_read_keeps_to_the_range_and_the_open_ids(world):
     """
     What is outside was looked at before, or is not yet due.
     """
-    if not world.gap_safe:
+    if not world.dirty_reads:
         return
     ids = insert(world, 5)
     await take(world)

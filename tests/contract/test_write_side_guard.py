@@ -290,6 +290,8 @@ async def test_autocommit_is_refused(app: App, kind: str, how: str) -> None:
     is_sqlite = app.database.sync_url.startswith("sqlite")
     options: dict[str, Any] = {"engine": {"isolation_level": "AUTOCOMMIT"}}.get(how, {})
     if how == "driver":
+        if app.database.async_url.startswith("postgresql") and kind.startswith("Async"):
+            return  # asyncpg has no such switch
         driver = {"isolation_level": None} if is_sqlite else {"autocommit": True}
         options = {"connect_args": driver}
     url = app.database.async_url if kind.startswith("Async") else app.database.sync_url

@@ -28,7 +28,7 @@ from outbox_relay.schema import tables
 from tests.services.database import Database
 
 HANDLES = ("AsyncSession", "AsyncConnection", "Session", "Connection")
-DATABASES = ("mariadb", "mysql", "sqlite")
+DATABASES = ("mariadb", "mysql", "postgresql", "sqlite")
 
 
 class Base(DeclarativeBase):

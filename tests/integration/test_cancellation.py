@@ -15,7 +15,7 @@ from outbox_relay.store import DatabaseOptions, open_store
 from tests.contract.stores import create_tables
 
 
-@pytest.mark.parametrize("kind", ["mariadb", "mysql", "sqlite"])
+@pytest.mark.parametrize("kind", ["mariadb", "mysql", "postgresql", "sqlite"])
 async def test_a_cancelled_statement_ends_its_task_and_leaves_nothing_behind(kind, request):
     """
     I5. A term that is over ends, whenever the cancellation arrives; drivers were seen to lose it.

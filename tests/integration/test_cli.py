@@ -206,7 +206,7 @@ def test_migrate_then_status(folder: Path, sqlite_database: Any) -> None:
     assert "nobody: no relay is active" in human.stdout
 
 
-@pytest.mark.parametrize("name", ["mariadb", "mysql", "sqlite"])
+@pytest.mark.parametrize("name", ["mariadb", "mysql", "postgresql", "sqlite"])
 def test_status_reads_it_all_from_the_database(
     folder: Path, name: str, request: pytest.FixtureRequest
 ) -> None:

@@ -1,5 +1,6 @@
 """
-`database.schema`: the tables live in another database of the server than the connection.
+`database.schema`: the tables live in another database of the server than the connection, on
+PostgreSQL in another schema.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from outbox_relay.store import DatabaseOptions, open_store
 NAMES = ["outbox", "order", "Shop$Events"]
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
+@pytest.fixture(params=["mariadb", "mysql", "postgresql"])
 def server(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
@@ -39,8 +40,14 @@ def engine(server: Any) -> Iterator[sa.Engine]:
 @pytest.fixture(params=NAMES)
 def options(request: pytest.FixtureRequest, server: Any, engine: sa.Engine) -> DatabaseOptions:
     """The connection opens one database; the tables are in another."""
-    url = engine.url.set(drivername="mysql+asyncmy").render_as_string(hide_password=False)
-    return DatabaseOptions(url=url, table=request.param, schema=server.create_database().name)
+    if engine.dialect.name == "postgresql":
+        driver, schema = "postgresql+asyncpg", "of_the_relay"
+        with engine.begin() as connection:
+            connection.execute(sa.schema.CreateSchema(schema))
+    else:
+        driver, schema = "mysql+asyncmy", server.create_database().name
+    url = engine.url.set(drivername=driver).render_as_string(hide_password=False)
+    return DatabaseOptions(url=url, table=request.param, schema=schema)
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def test_the_other_ways_to_build_them_agree(options: DatabaseOptions, engine: sa
     names: dict[str, Any] = {"table": options.table, "schema": options.schema}
     before = check(options)
     with engine.begin() as connection:
-        for statement in sql_script("mysql", **names).split(";\n"):
+        for statement in sql_script(engine.dialect.name, **names).split(";\n"):
             if re.sub(r"^--.*$", "", statement, flags=re.MULTILINE).strip():
                 connection.exec_driver_sql(statement)
     printed = check(options), migrate(options)
@@ -102,7 +109,7 @@ async def test_an_event_is_written_read_and_settled_there(
 
     assert len(applied) == 1
     assert [row.payload for row in rows] == [b'{"n":1}', b'{"n":2}']
-    assert uncommitted == [row.id for row in rows]
+    assert uncommitted == ([] if engine.dialect.name == "postgresql" else [row.id for row in rows])
     assert (backlog.rows, backlog.dead_rows, paused) == (0, 1, frozenset())
     names = tables(options.table, schema=options.schema)
     with engine.connect() as connection:

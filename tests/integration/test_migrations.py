@@ -20,10 +20,26 @@ from outbox_relay.migrate import migrate, scripts_folder
 from outbox_relay.schema import SCHEMA_VERSION, tables
 from outbox_relay.store.options import DatabaseOptions
 
+# One line for each column, index and constraint of a table, and its settings.
+POSTGRESQL = r"""
+SELECT relname AS name, concat_ws(' ', array_to_string(reloptions, ','), (
+    SELECT string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull,
+        attidentity, attgenerated, attstorage, pg_get_expr(adbin, adrelid)), '; ' ORDER BY attnum)
+    FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped
+), (
+    SELECT string_agg(pg_get_indexdef(indexrelid), '; ' ORDER BY indexrelid::regclass::text)
+    FROM pg_index WHERE indrelid = pg_class.oid
+), (
+    SELECT string_agg(concat_ws(' ', conname, pg_get_constraintdef(oid)), '; ' ORDER BY conname)
+    FROM pg_constraint WHERE conrelid = pg_class.oid
+)) AS text
+FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+"""
 FIRST = ["0001 The outbox and the tables beside it, at version 1"]
 
 
-@pytest.fixture(params=["mariadb", "mysql", "sqlite"])
+@pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])
 def database(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(f"{request.param}_database")
 
@@ -45,6 +61,8 @@ def definitions(engine: sa.Engine, table: str = "outbox") -> dict[str, str]:
         if engine.dialect.name == "sqlite":
             sql = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
             found = [(row.name, row.sql) for row in connection.execute(sa.text(sql))]
+        elif engine.dialect.name == "postgresql":
+            found = [(row.name, row.text) for row in connection.execute(sa.text(POSTGRESQL))]
         else:
             names = sa.inspect(connection).get_table_names()
             found = [
@@ -133,7 +151,7 @@ def test_a_stop_in_the_middle_is_made_good(database: Any, engine: sa.Engine) -> 
     names = tables("outbox")
     with engine.begin() as connection:
         connection.execute(sa.delete(names.version))
-        if engine.dialect.name != "sqlite":
+        if engine.dialect.name in ("mysql", "mariadb"):
             connection.execute(sa.text("SET SESSION sql_mode = ''"))  # see the script
         connection.execute(sa.text("DROP INDEX outbox_pending_ix" + _on(engine)))
         connection.execute(sa.delete(names.lease))
@@ -148,7 +166,7 @@ def test_a_stop_in_the_middle_is_made_good(database: Any, engine: sa.Engine) -> 
 
 
 def _on(engine: sa.Engine) -> str:
-    return "" if engine.dialect.name == "sqlite" else " ON outbox"
+    return " ON outbox" if engine.dialect.name in ("mysql", "mariadb") else ""
 
 
 def test_alembic_follows_our_version(database: Any, engine: sa.Engine) -> None:

@@ -15,6 +15,8 @@ from tests.services.database import Database
 from tests.services.kafka import Kafka
 from tests.services.mariadb import MariaDB
 from tests.services.mysql import MySQL
+from tests.services.pgbouncer import PgBouncer
+from tests.services.postgresql import PostgreSQL
 from tests.services.process import MissingPartError, Service
 
 _started: list[Service] = []
@@ -65,6 +67,29 @@ def mysql() -> Iterator[MySQL]:
 def mysql_database(mysql: MySQL) -> Database:
     """As `mariadb_database`, on MySQL."""
     return mysql.create_database()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """The PostgreSQL server of this session."""
+    yield from _serve(PostgreSQL)
+
+
+@pytest.fixture
+def postgresql_database(postgresql: PostgreSQL) -> Database:
+    """As `mariadb_database`, on PostgreSQL."""
+    return postgresql.create_database()
+
+
+@pytest.fixture
+def pgbouncer(postgresql: PostgreSQL) -> Iterator[PgBouncer]:
+    """A pooler of this test alone, in front of `postgresql`."""
+    try:
+        pooler = PgBouncer(postgresql)
+    except MissingPartError as missing:
+        pytest.skip(str(missing))
+    with pooler:
+        yield pooler
 
 
 @pytest.fixture

@@ -15,11 +15,14 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.services.kafka import LIBRARIES
 from tests.services.mariadb import find_program
 from tests.services.mysql import HOME, find_mysqld
+from tests.services.pgbouncer import find_pgbouncer
+from tests.services.postgresql import find_program as find_postgresql
 from tests.services.process import MissingPartError
 
 KAFKA_POM = Path(__file__).with_name("kafka-pom.xml")
@@ -81,6 +84,18 @@ def install_packages(names: Sequence[str]) -> None:
 def install_database() -> None:
     """MariaDB's server and client."""
     _install_missing(DATABASE_PACKAGES)
+
+
+def install_postgresql() -> None:
+    """PostgreSQL's server, which brings its client, and a pooler."""
+    for package, find in (
+        ("postgresql", partial(find_postgresql, "postgres")),
+        ("pgbouncer", find_pgbouncer),
+    ):
+        try:
+            find()
+        except MissingPartError:
+            install_packages([package])
 
 
 def install_kafka(libraries: Path = LIBRARIES) -> None:
@@ -155,7 +170,7 @@ def _fetch_jars(what: str, pom: Path, folder: Path) -> None:
 def main() -> int:
     """Install what is missing; the exit code."""
     problems = []
-    for install in (install_database, install_kafka, install_mysql):
+    for install in (install_database, install_postgresql, install_kafka, install_mysql):
         try:
             install()
         except CannotInstallError as error:
