@@ -15,6 +15,7 @@ from outbox_relay.relay.decide import Backoff, TrustWindow
 from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.ports import Row
+from outbox_relay.relay.purge import Purge
 from outbox_relay.relay.reading import NOTE_SECONDS, Reading
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.wire import Encoder
@@ -45,7 +46,9 @@ class TermRun:
             observer=around.observer,
             random=around.random,
             on_marked=self._on_marked,
+            delete=options.retention_seconds == 0,
         )
+        self._purge = Purge(around, busy=lambda: self.reading.room() < options.in_flight_rows // 2)
         self._dispatcher = Dispatcher(
             around, reading=self.reading, encoder=encoder, marker=self._marker, trust=trust
         )
@@ -66,6 +69,7 @@ class TermRun:
             self._spawn(self._renew()),
             self._spawn(self._note()),
             self._spawn(self._sample()),
+            self._spawn(self._purge.run()),
         ]
         tasks: list[asyncio.Future[Any]] = [reader, *background, self._dispatcher.failure]
         try:
@@ -89,6 +93,7 @@ class TermRun:
     def stop(self) -> None:
         """Read nothing more, settle what is under way, mark it, hand the lanes back."""
         self._stopping.set()
+        self._purge.stop()
         self._room.set()
 
     @staticmethod
@@ -249,9 +254,13 @@ class TermRun:
         while True:
             try:
                 max_id = await around.store.max_id()
+                if around.options.retention_seconds == 0:
+                    # Rows are gone once they are produced; what was read had been given out.
+                    max_id = max(max_id, self.reading.largest_read)
                 # Noted when the answer is here: every id up to it was given out before.
                 self.reading.note(max_id, now=around.clock.now())
-                self._dispatcher.pauses.operator_wants(await around.store.paused_topics())
+                topics = self._purge.operator_wants(await around.store.paused_topics())
+                self._dispatcher.pauses.operator_wants(topics)
                 await self._dispatcher.held.refresh()
                 self._room.set()
                 if around.clock.now() >= next_schema:

@@ -19,13 +19,23 @@ from outbox_relay.errors import (
     ServerChanged,
     StoreUnavailable,
 )
-from outbox_relay.relay.ports import Backlog, DeadKeys, Lease, ReadPlan, Row, Term
+from outbox_relay.relay.ports import (
+    Aged,
+    Backlog,
+    DeadKeys,
+    Lease,
+    PurgePlan,
+    ReadPlan,
+    Row,
+    Term,
+)
 from outbox_relay.schema import LANES, MAX_ERROR_CHARS, Status, Tables, schema_problem, tables
 from outbox_relay.store import mysql, sqlite
 from outbox_relay.store.channel import Channel, MissingTable
 from outbox_relay.store.dead_letters import dead_keys_of, dead_keys_sql
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.options import DatabaseOptions
+from outbox_relay.store.retention import Retention
 
 LARGE_PAYLOAD_BYTES = 16 * 1024
 """Larger payloads stay behind when rows are read, and are fetched one by one within the budget."""
@@ -70,6 +80,7 @@ class SqlStore:
         self._marks = self._channel(options)
         self._leases = self._channel(options)
         self._samples = self._channel(options)
+        self._purges = self._channel(options)
         self._sql = _Statements(dialect, self._tables, self._engine.dialect.identifier_preparer)
 
     def _channel(self, options: DatabaseOptions, *session: str) -> Channel:
@@ -84,7 +95,7 @@ class SqlStore:
 
     @property
     def _channels(self) -> tuple[Channel, ...]:
-        return (self._reads, self._dirty, self._marks, self._leases, self._samples)
+        return (self._reads, self._dirty, self._marks, self._leases, self._samples, self._purges)
 
     async def _check_server(self, connection: AsyncConnection) -> None:
         identity = (await connection.exec_driver_sql(self._dialect.identity)).scalar_one()
@@ -186,18 +197,24 @@ class SqlStore:
         """See Store."""
         answer = await self._marks.execute(self._sql.mark_produced(ids), (term.nonce,))
         if answer.matched < len(ids):
-            await self._check_term(term)
+            await self._check_term(term, self._marks)
+
+    async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
+        """See Store."""
+        answer = await self._marks.execute(self._sql.delete_produced(ids), (term.nonce,))
+        if answer.matched < len(ids):
+            await self._check_term(term, self._marks)
 
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """See Store."""
         parameters = (error[:MAX_ERROR_CHARS], row_id, term.nonce)
         answer = await self._marks.execute(self._sql.mark_dead, parameters)
         if not answer.matched:
-            await self._check_term(term)
+            await self._check_term(term, self._marks)
 
-    async def _check_term(self, term: Term) -> None:
+    async def _check_term(self, term: Term, channel: Channel) -> None:
         """Raise unless *term* is current: rows that did not match were then settled before."""
-        rows = (await self._marks.execute(self._sql.term_is_current, (term.nonce,))).rows
+        rows = (await channel.execute(self._sql.term_is_current, (term.nonce,))).rows
         if not rows:
             raise LeaseLost(f"another relay took the lanes from term {term.number}")
         if not rows[0][0]:
@@ -223,6 +240,20 @@ class SqlStore:
             rows=min(row[0], cap), capped=row[0] > cap, dead_rows=min(row[1], cap), oldest_us=row[2]
         )
 
+    async def aged(self, plan: PurgePlan) -> list[Aged]:
+        """See Store."""
+        parameters = (-plan.older_than_seconds,)
+        rows = (await self._purges.execute(self._sql.retention.aged(plan), parameters)).rows
+        return [Aged(row[0], bool(row[1]), row[2], bytes(row[3]), row[4]) for row in rows]
+
+    async def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
+        """See Store."""
+        sql = self._sql.retention.purge(_ids(ids), plan)
+        answer = await self._purges.execute(sql, (-plan.older_than_seconds, term.nonce))
+        if answer.matched < len(ids):
+            await self._check_term(term, self._purges)
+        return answer.matched
+
     async def close(self) -> None:
         """See Store."""
         await asyncio.gather(*(channel.close() for channel in self._channels))
@@ -247,6 +278,7 @@ class _Statements:
             f"SET status = {Status.PRODUCED:d}, produced_at = {d.now} "
             f"WHERE id IN ({{}}) AND status = {Status.PENDING:d} AND {current}"
         )
+        self.retention = Retention(d, table=name, by_status=self._pending, current=current)
         self.mark_dead = (
             f"UPDATE {name} SET status = {Status.DEAD:d}, attempts = attempts + 1, "
             f"dead_at = {d.now}, last_error = {p} "
@@ -329,6 +361,10 @@ class _Statements:
         """The term's test alone does not fence: a statement that waited for a row lock goes on with
         what it read before. With ``status = 0`` it then touches nothing."""
         return self._mark.format(_ids(ids))
+
+    def delete_produced(self, ids: Sequence[int]) -> str:
+        """With the same fence as `mark_produced`."""
+        return self.retention.delete_produced(_ids(ids))
 
     def dead_keys(self, limit: int) -> str:
         """The first *limit* dead letters and one more, by the index."""
