@@ -134,7 +134,7 @@ def fill(connection: Any, rows: int) -> None:
         for start in range(0, rows, FILL_ROWS):
             cursor.execute(
                 "INSERT INTO outbox (event_name, topic, `key`, headers, payload, codec, status, "
-                "produced_at) SELECT 'order.placed', 'earlier', CONCAT('customer-', seq % 5000), "
+                "produced_at) SELECT 'order.placed', 'earlier', CONCAT('customer-', seq %% 5000), "
                 "'{\"ce_source\": \"/bench\"}', RANDOM_BYTES(%s), 1, 1, '2000-01-01' "
                 "FROM seq_1_to_%s",
                 (PAYLOAD_BYTES, min(FILL_ROWS, rows - start)),

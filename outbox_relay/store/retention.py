@@ -12,8 +12,9 @@ AGE_COLUMNS = {Status.PRODUCED: "produced_at", Status.DEAD: "dead_at"}
 
 class Retention:
     """
-    Statements of one outbox in one dialect. Each DELETE names ids, so that it locks no other row,
-    and holds the test of the term, *current*, whose placeholder comes last.
+    Statements of one outbox in one dialect. Each DELETE names ids, so that it locks no other row.
+
+    *current* is the test of the term; its placeholder comes last.
     """
 
     def __init__(self, dialect: Dialect, *, table: str, by_status: str, current: str) -> None:
@@ -39,10 +40,15 @@ class Retention:
         )
 
     def purge(self, ids: str, plan: PurgePlan) -> str:
-        """Looks at status and age once more: a dead letter may have been requeued meanwhile."""
+        """
+        Looks at status and age once more: a dead letter may have been requeued meanwhile.
+
+        Without the test of the term: InnoDB would lock the lease for as long as the DELETE takes, and
+        renewals would wait. Whoever deletes them, rows that are due are due.
+        """
         return (
             f"{self._delete} WHERE id IN ({ids}) AND status = {plan.status:d} "
-            f"AND {self._is_due(plan)} AND {self._current}"
+            f"AND {self._is_due(plan)}"
         )
 
     def _is_due(self, plan: PurgePlan) -> str:

@@ -248,11 +248,9 @@ class SqlStore:
 
     async def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
         """See Store."""
+        await self._check_term(term, self._purges)
         sql = self._sql.retention.purge(_ids(ids), plan)
-        answer = await self._purges.execute(sql, (-plan.older_than_seconds, term.nonce))
-        if answer.matched < len(ids):
-            await self._check_term(term, self._purges)
-        return answer.matched
+        return (await self._purges.execute(sql, (-plan.older_than_seconds,))).matched
 
     async def close(self) -> None:
         """See Store."""
