@@ -22,7 +22,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.config_checks import (
+    as_tuple,
     environment_problem,
+    login_problems,
+    missing_files,
     nearest,
     requirement,
     shown,
@@ -70,7 +73,7 @@ class LogOptions:
     """json is one object a line; console is for eyes; auto is console on a terminal, else json."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least level that is written. Client libraries never log below warning: they would log keys and values."""
+    """The least level that is written. Client libraries never log below warning: they would log keys and values; aiokafka logs at debug only, since the relay says what it says."""
 
     def problems(self) -> list[str]:
         """What is wrong with these settings, one line each, named by key."""
@@ -223,6 +226,8 @@ class _Loading:
 
     def _set(self, key: str, value: object, origin: str, *, strict: bool) -> None:
         self.origins[key] = origin
+        if typing.get_origin(setting_types()[key]) is tuple:
+            value = as_tuple(value)
         try:
             self.values[key] = _adapter(key).validate_python(value, strict=strict)
         except ValidationError:
@@ -274,7 +279,8 @@ def _cross_problems(config: Config, broken: set[str]) -> list[str]:
             f"{deadline}, else two relays publish the same event"
         )
     if config.database.url and "database.url" not in broken:
-        found += url_problems(config.database.url)
+        found += url_problems(config.database.url) + login_problems(config.database)
+    found += missing_files({"database": config.database, "kafka": config.kafka})
     return found + _name_problems(config.database)
 
 

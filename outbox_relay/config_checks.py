@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import re
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-SECRETS: Final = frozenset({"database.url"})
+from outbox_relay.store.options import DatabaseOptions
+
+SECRETS: Final = frozenset({"database.url", "database.password_command", "kafka.sasl_password"})
 """Settings that may hold a password. Their values are shown without it, or not at all."""
 
 ASYNC_DRIVERS: Final = {
@@ -27,6 +31,7 @@ _SERVICE_NAME = re.compile(
     r"OUTBOX_RELAY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_HIDDEN: Final = "(hidden)"
 _SECRET_PARAMETER = re.compile(r"passw|passphrase|secret|token|pwd", re.IGNORECASE)
 
 
@@ -55,6 +60,8 @@ def requirement(kind: Any) -> str:
     >>> requirement(int)
     'a whole number'
     """
+    if typing.get_origin(kind) is tuple:
+        return 'a list of text, such as ["program", "argument"]'
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(typing.get_args(kind))
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
@@ -68,12 +75,29 @@ def shown(key: str, value: object) -> str:
     '"mysql+asyncmy://ob:***@db/shop"'
     """
     if key in SECRETS and value:
-        value = without_password(value)
-    if isinstance(value, Mapping | list | tuple):
+        value = without_password(value) if key == "database.url" else _HIDDEN
+    if isinstance(value, tuple):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping | list):
         return "a table or list"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def as_tuple(value: object) -> object:
+    """
+    A list of TOML, or one in JSON as the environment holds it, as a tuple; other things as they are.
+
+    >>> as_tuple('["cat", "/run/secrets/db"]')
+    ('cat', '/run/secrets/db')
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def without_password(url: object) -> str:
@@ -82,10 +106,16 @@ def without_password(url: object) -> str:
         parsed = make_url(url) if isinstance(url, str) else None
     except (sa.exc.ArgumentError, ValueError):
         parsed = None
-    if parsed is None:
-        return "(hidden)"
+    if parsed is None or _is_ambiguous(parsed):
+        return _HIDDEN
     secret = {name: "***" for name in parsed.query if _SECRET_PARAMETER.search(name)}
     return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def _is_ambiguous(url: sa.URL) -> bool:
+    """Whether part of the password may have become host or database: it held an @."""
+    named = (url.host, url.database) if url.get_backend_name() != "sqlite" else ()
+    return any("@" in part for part in named if part)
 
 
 def url_problems(text: str) -> list[str]:
@@ -97,6 +127,8 @@ def url_problems(text: str) -> list[str]:
             "database.url is not a URL: use mysql+asyncmy://user:password@host/database, with "
             "special characters of the password written as %40 and the like"
         ]
+    if _is_ambiguous(url):
+        return ["database.url has more than one @: write one that belongs to the password as %40"]
     backend = url.get_backend_name()
     driver = ASYNC_DRIVERS.get(backend)
     if driver is None:
@@ -109,3 +141,44 @@ def url_problems(text: str) -> list[str]:
     if not url.database:
         return ["database.url names no database: add it after the host, as in host/shop"]
     return []
+
+
+def login_problems(options: DatabaseOptions) -> list[str]:
+    """What does not fit together of the URL and the other settings of the database."""
+    try:
+        url = make_url(options.url)
+    except (sa.exc.ArgumentError, ValueError):
+        return []
+    if url.get_backend_name() == "sqlite":
+        return [
+            f"database.{key} is for MariaDB and MySQL: a SQLite file knows no log-in"
+            for key in ("password_file", "password_command", "ssl")
+            if getattr(options, key)
+        ]
+    found = [
+        f"database.{key} and a password in database.url are two: keep one"
+        for key in ("password_file", "password_command")
+        if getattr(options, key) and url.password
+    ]
+    if options.ssl and any(name.startswith("ssl") for name in url.query):
+        found.append("database.url has ssl parameters besides database.ssl: remove them there")
+    return found
+
+
+def missing_files(sections: Mapping[str, object]) -> list[str]:
+    """The files that a setting names and that are not there."""
+    return [
+        f"{section}.{option.name} = {path}: there is no such file: create it, or correct the setting"
+        for section, options in sections.items()
+        for option in dataclasses.fields(typing.cast(Any, options))
+        if option.name.endswith("_file") and (path := getattr(options, option.name))
+        if not _exists(path)
+    ]
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:
+        # Its folder may not be entered: the relay says so when it reads the file.
+        return True

@@ -13,6 +13,7 @@ Every error that outbox-relay raises, and what it means for an event.
     - AutocommitHandle         the handle commits each statement, so nothing would be atomic
     - AddNotAwaited            outbox.add(...) was called on an async handle and never awaited
   + ConfigError                a setting is wrong; the relay does not start
+  + CredentialsError           a secret or a certificate cannot be read; it is read again and again
   + SchemaMismatch             the table is missing, older or newer than this version serves; it waits
   + StoreUnavailable           the database does not answer; everything waits, nothing is given up
     - ServerChanged            another server answers: ids mean something else now; a new term begins
@@ -75,6 +76,10 @@ class ConfigError(OutboxRelayError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class CredentialsError(OutboxRelayError):
+    """A secret or a certificate cannot be read. Names the setting and the file, never the content."""
 
 
 class SchemaMismatch(OutboxRelayError):

@@ -103,6 +103,9 @@ def configure_logs(options: LogOptions, *, stream: TextIO | None = None) -> None
     for name in CLIENT_LOGGERS:
         # aiokafka writes each record's key and value at DEBUG, SQLAlchemy parameters at INFO.
         logging.getLogger(name).setLevel(logging.WARNING)
+    if options.level != "debug":
+        # Each of its errors is one that the relay tells too, with what mends it.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,

@@ -37,7 +37,7 @@ REBUILD_REASONS: Final = frozenset({"unknown", "rejected", "no_metadata"})
 LOG_REPEAT_SECONDS: Final = 10.0
 
 _TROUBLE = re.compile(
-    r"_failed$|_unavailable$|_unreachable$|_unknown$|_mismatch$|_paused$|_parked$|_spent$|"
+    r"_failed$|_unavailable$|_unknown$|_mismatch$|_paused$|_parked$|_spent$|"
     r"_timed_out$|^dead_letter|^term_over$"
 )
 

@@ -30,6 +30,7 @@ from sqlalchemy.pool import NullPool
 from outbox_relay.autogenerate import include_name, include_object
 from outbox_relay.errors import OutboxRelayError, SchemaMismatch, StoreUnavailable
 from outbox_relay.schema import SCHEMA_VERSION, Status, Tables, schema_problem, tables
+from outbox_relay.store.login import hint, log_in, said
 from outbox_relay.store.options import DatabaseOptions
 
 __all__ = [
@@ -153,9 +154,11 @@ def database_engine(options: DatabaseOptions) -> AsyncEngine:
     arguments = (
         {"timeout": timeout} if backend == "sqlite" else {"connect_timeout": max(1, round(timeout))}
     )
-    return create_async_engine(
+    engine = create_async_engine(
         options.url, poolclass=NullPool, connect_args=arguments, hide_parameters=True
     )
+    log_in(engine, options)
+    return engine
 
 
 def read_version(connection: sa.Connection, names: Tables) -> tuple[int | None, int | None]:
@@ -229,7 +232,9 @@ async def _connected(
         raise StoreUnavailable("the database does not answer in time: is it up?") from error
     except (sa.exc.DBAPIError, OSError) as error:
         cause = getattr(error, "orig", None) or error
-        raise StoreUnavailable(f"the database refuses or does not answer: {cause}") from error
+        raise StoreUnavailable(
+            f"the database refuses or does not answer: {said(cause)}{hint(cause)}"
+        ) from error
     finally:
         await engine.dispose()
 

@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from outbox_relay.brokers.kafka_errors import outcome_of
 from outbox_relay.brokers.options import KafkaOptions
-from outbox_relay.errors import BrokerUnavailable, TopicUnavailable
+from outbox_relay.brokers.security import LOGIN_ERRORS, Login
+from outbox_relay.errors import BrokerUnavailable, CredentialsError, TopicUnavailable
 from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
 from outbox_relay.relay.ports import Observer, Record
 from outbox_relay.relay.watching import Silent
@@ -37,7 +39,7 @@ BATCH_OVERHEAD_BYTES = 61  # record batch header, kafka.apache.org/documentation
 class _Client:
     """One aiokafka producer and how many batches it has under way."""
 
-    def __init__(self, options: KafkaOptions) -> None:
+    def __init__(self, options: KafkaOptions, login: Mapping[str, Any]) -> None:
         self.producer = AIOKafkaProducer(
             bootstrap_servers=[s.strip() for s in options.bootstrap_servers.split(",")],
             client_id=options.client_id,
@@ -50,6 +52,7 @@ class _Client:
             request_timeout_ms=int(options.request_timeout_seconds * 1000),
             metadata_max_age_ms=METADATA_AGE_MS,
             compression_type=None if options.compression == "none" else options.compression,
+            **login,
         )
         self.under_way = 0
         self.idle = asyncio.Event()
@@ -83,6 +86,7 @@ class KafkaBroker:
 
     def __init__(self, options: KafkaOptions, *, observer: Observer | None = None) -> None:
         self._options = options
+        self._login = Login(options)
         self._observer = observer or Silent()
         self._client: _Client | None = None
         self._starting: asyncio.Task[_Client] | None = None
@@ -193,28 +197,36 @@ class KafkaBroker:
             self._starting.add_done_callback(self._start_ended)
         try:
             return await asyncio.shield(self._starting)
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise BrokerUnavailable(
-                f"kafka at {self._options.bootstrap_servers} does not answer "
-                f"({type(error).__name__}: {error})"
-            ) from error
+        except LOGIN_ERRORS as error:
+            raise BrokerUnavailable(str(error)) from error
 
     async def _start(self) -> _Client:
-        client = _Client(self._options)
+        try:
+            login = self._login.arguments()
+        except CredentialsError as error:
+            raise BrokerUnavailable(str(error)) from error
+        client = _Client(self._options, login)
         try:
             async with asyncio.timeout(self._options.request_timeout_seconds):
                 await client.producer.start()
-        except BaseException:
+        except BaseException as error:
             # An object whose start failed hangs on the first send: it is never used.
             await client.close(1.0)
-            raise
+            if not isinstance(error, LOGIN_ERRORS):
+                raise
+            raise BrokerUnavailable(
+                await self._login.refusal(login)
+                or f"kafka at {self._options.bootstrap_servers} does not answer "
+                f"({type(error).__name__}): start it, or correct kafka.bootstrap_servers and "
+                "kafka.security_protocol"
+            ) from error
         self._client = client
         return client
 
     def _start_ended(self, task: asyncio.Task[_Client]) -> None:
         self._starting = None
         if not task.cancelled() and task.exception() is not None:
-            self._observer.log("kafka_start_failed", error=repr(task.exception()))
+            self._observer.log("broker_unavailable", error=str(task.exception()))
 
     def _retire(self, client: _Client, reason: str) -> None:
         """Give no more batches to *client*. What it has under way settles first."""

@@ -75,6 +75,7 @@ def read_standing(options: DatabaseOptions) -> Standing:
 
 async def _connect_and_read(options: DatabaseOptions) -> Standing:
     from outbox_relay.migrate import database_engine
+    from outbox_relay.store.login import hint, said
 
     engine = database_engine(options)
     try:
@@ -86,7 +87,9 @@ async def _connect_and_read(options: DatabaseOptions) -> Standing:
         raise StoreUnavailable("the database does not answer in time: is it up?") from error
     except (sa.exc.DBAPIError, OSError) as error:
         cause = getattr(error, "orig", None) or error
-        raise StoreUnavailable(f"the database cannot be read: {cause}") from error
+        raise StoreUnavailable(
+            f"the database cannot be read: {said(cause)}{hint(cause)}"
+        ) from error
     finally:
         await engine.dispose()
 

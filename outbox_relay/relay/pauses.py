@@ -65,7 +65,8 @@ class Pauses:
 
     def pause(self, route: Route, detail: str) -> None:
         """Let a whole topic wait: its settings are at fault, not its records."""
-        if not route.paused:
+        if not route.paused or route.renewed:
+            # Said again each time it is tried in vain: who looks at the log later must see it.
             self._around.observer.log("topic_paused", topic=route.topic, error=detail)
         route.paused = True
         route.renewed = False

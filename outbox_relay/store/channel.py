@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox_relay.errors import StoreUnavailable
+from outbox_relay.errors import CredentialsError, StoreUnavailable
+from outbox_relay.store.login import hint, said
 
 CLOSE_SECONDS = 0.5
 
@@ -40,7 +41,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "the database did not answer in time"
     original = getattr(error, "orig", None) or error
-    return f"{type(original).__name__}: {original}"[:500]
+    return f"{said(original)[:500]}{hint(original)}"
 
 
 def _cancellations() -> int:
@@ -91,6 +92,9 @@ class Channel:
             except StoreUnavailable:
                 await self._drop()
                 raise
+            except CredentialsError as error:
+                await self._drop()
+                raise StoreUnavailable(str(error)) from error
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 await self._drop()
                 if self._is_missing_table(error):

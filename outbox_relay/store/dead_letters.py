@@ -21,6 +21,7 @@ from outbox_relay.relay.dead_letters import DeadLetter, Found, Selection, reason
 from outbox_relay.relay.ports import DeadKeys
 from outbox_relay.schema import Status, Tables, schema_problem, utc_now
 from outbox_relay.store.dialect import Dialect
+from outbox_relay.store.login import hint, said
 
 MOST_AT_ONCE: Final = 100_000
 """Dead letters that one command looks at; whoever has more runs it again."""
@@ -151,7 +152,9 @@ class SqlDeadLetters:
             raise StoreUnavailable("the database does not answer in time: is it up?") from error
         except (sa.exc.DBAPIError, OSError) as error:
             cause = getattr(error, "orig", None) or error
-            raise StoreUnavailable(f"the database refuses or does not answer: {cause}") from error
+            raise StoreUnavailable(
+                f"the database refuses or does not answer: {said(cause)}{hint(cause)}"
+            ) from error
 
     def _begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
         url = self._engine.url

@@ -34,6 +34,7 @@ from outbox_relay.store import mysql, sqlite
 from outbox_relay.store.channel import Channel, MissingTable
 from outbox_relay.store.dead_letters import dead_keys_of, dead_keys_sql
 from outbox_relay.store.dialect import Dialect
+from outbox_relay.store.login import log_in
 from outbox_relay.store.options import DatabaseOptions
 from outbox_relay.store.retention import Retention
 
@@ -73,6 +74,7 @@ class SqlStore:
             connect_args=dict(dialect.connect_args),
             **dialect.engine_options,
         )
+        log_in(self._engine, options)
         self._tables = tables(options.table, schema=options.schema or None)
         self._server: str | None = None
         self._reads = self._channel(options)

@@ -26,6 +26,7 @@ from tests.services.process import MissingPartError, Service, ServiceFailedError
 
 LIBRARIES = Path(__file__).resolve().parents[2] / ".cache" / "kafka" / "libs"
 ADMIN_SECONDS = 30.0
+ANSWER_SECONDS = 8.0
 CONSUME_SECONDS = 120.0
 
 SETTINGS = {
@@ -104,8 +105,20 @@ class Kafka(Service):
         topic = NewTopic(
             name, num_partitions=partitions, replication_factor=1, config=dict(config or {})
         )
-        admin = self._admin()  # its futures fail when it is collected
-        admin.create_topics([topic])[name].result(ADMIN_SECONDS)
+        deadline = time.monotonic() + ADMIN_SECONDS
+        asked = False
+        while True:
+            admin = self._admin()  # its futures fail when it is collected
+            try:
+                admin.create_topics([topic])[name].result(ANSWER_SECONDS)
+                break
+            except (KafkaException, TimeoutError) as error:
+                # A broker that was frozen just now may answer nothing to this very request.
+                if asked and _code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
+                    break
+                asked = True
+                if not _may_pass(error) or time.monotonic() > deadline:
+                    raise
         self._wait_for_leaders(name, partitions)
 
     def add_partitions(self, name: str, total: int) -> None:
@@ -202,6 +215,16 @@ class Kafka(Service):
             return False
         leaders = [p.leader for t in metadata.topics.values() for p in t.partitions.values()]
         return bool(metadata.brokers) and all(leader >= 0 for leader in leaders)
+
+
+def _may_pass(error: Exception) -> bool:
+    # While its broker is fenced a controller has nobody to give a replica to.
+    passing = (KafkaError.INVALID_REPLICATION_FACTOR, KafkaError._TIMED_OUT)
+    return isinstance(error, TimeoutError) or _code(error) in passing
+
+
+def _code(error: Exception) -> object:
+    return error.args[0].code() if isinstance(error, KafkaException) else None
 
 
 def _cluster_id() -> str:

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "outbox_relay"
 
-KERNEL = {"errors", "schema", "events", "compression", "_version"}
+KERNEL = {"errors", "schema", "events", "compression", "credentials", "_version"}
 CONFIG = {"config", "config_checks", "config_text"}
 EDGE = {*CONFIG, "autogenerate", "logs", "metrics", "migrate", "http"}
 TOP = {"cli", "demo", "__main__"}
@@ -39,6 +39,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 MAY_NAME_ADAPTERS = {"wiring", "testing", "demo", "cli.demo"}
 ADAPTERS = {"store", "brokers"}
+# Of an adapter, what others may import: its options, and how any engine logs in to a database.
+SHARED = (".options", "store.login")
 
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 55
@@ -147,7 +149,7 @@ def test_imports_point_one_way():
 
 def test_only_wiring_names_concrete_adapters():
     """
-    Elsewhere an adapter is known by its port; only its options, which are plain data, are shared.
+    Elsewhere an adapter is known by its port; only what `SHARED` names is shared.
     """
     wrong = [
         f"{dotted(path)} imports {name}"
@@ -155,7 +157,7 @@ def test_only_wiring_names_concrete_adapters():
         for name in imports(path)
         if part(name) in ADAPTERS
         and part(dotted(path)) != part(name)
-        and not name.endswith(".options")
+        and not name.endswith(SHARED)
         and not {dotted(path), part(dotted(path))} & MAY_NAME_ADAPTERS
     ]
 

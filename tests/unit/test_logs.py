@@ -87,6 +87,17 @@ def test_the_level_is_kept() -> None:
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
+@pytest.mark.parametrize(("level", "lines_written"), [("info", 0), ("debug", 1)])
+def test_aiokafka_logs_at_debug_only(level: str, lines_written: int) -> None:
+    """
+    Each trouble is told once, by the relay, with what mends it.
+    """
+    stream = configured(level=level)
+    logging.getLogger("aiokafka.cluster").error("Topic t not found in cluster metadata")
+
+    assert len(lines(stream)) == lines_written
+
+
 @pytest.mark.parametrize("name", ["aiokafka.producer", "asyncmy", "sqlalchemy.engine", "uvicorn"])
 def test_client_libraries_never_log_below_warning(name: str) -> None:
     """

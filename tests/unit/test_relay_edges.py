@@ -95,10 +95,10 @@ async def test_many_sick_partitions_do_not_keep_the_cursor_from_the_tail(start, 
         store.insert("sick", key=b"%d" % n)
     store.before["read"] = lambda: clock.sleep(0.02)
     start(broker=broker, in_flight_rows=40, chunk_rows=20)
-    await clock.advance(30)
+    await clock.advance(12)
 
     late = store.insert("well", key=b"w")
-    await clock.advance(20)
+    await clock.advance(15)
 
     assert late in broker.seqs("well")
 

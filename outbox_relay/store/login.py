@@ -1,0 +1,114 @@
+"""How each new connection logs in: with the password and the certificates of this moment."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outbox_relay.credentials import read_secret, secret_from_command, tls_context
+from outbox_relay.errors import CredentialsError
+from outbox_relay.store.options import DatabaseOptions
+
+COMMAND_SHARE = 0.8
+"""Of the time for a connection, what password_command may take: the rest is for the server."""
+
+_HINTS = {
+    **dict.fromkeys(
+        (1045, 1698, 3159),
+        "check the user in database.url and its password (in the URL, password_file or "
+        "password_command), and whether it needs database.ssl = true",
+    ),
+    **dict.fromkeys(
+        (1044, 1142, 1143),
+        "grant the relay's user SELECT and UPDATE on the tables of the outbox; `outbox-relay "
+        "migrate` may log in as another user",
+    ),
+    1049: "create it, or correct the database in database.url",
+    2003: "start it, or correct host and port in database.url",
+}
+
+
+def log_in(engine: AsyncEngine, options: DatabaseOptions) -> None:
+    """
+    Let each new connection of *engine* log in as *options* say.
+
+    A connection then raises CredentialsError if a secret or a certificate cannot be read, or if
+    encryption is asked for and the server does not encrypt.
+    """
+    url = make_url(options.url)
+    if url.get_backend_name() == "sqlite":
+        return
+
+    async def password() -> bytes:
+        if options.password_file:
+            found = read_secret("database.password_file", options.password_file)
+        elif options.password_command:
+            found = await secret_from_command(
+                "database.password_command",
+                options.password_command,
+                timeout_seconds=COMMAND_SHARE * options.connect_timeout_seconds,
+            )
+        else:
+            found = url.password or ""
+        return found.encode()
+
+    def prepare(_dialect: object, _record: object, _arguments: object, parameters: Any) -> None:
+        # Text of its own asyncmy encodes as Latin 1, and the error about that shows a part of it.
+        parameters.pop("password", None)
+        parameters["password_creator"] = password
+        if options.ssl:
+            # A context, never ssl=True: what asyncmy makes of that has changed over time.
+            parameters["ssl"] = tls_context(
+                "database",
+                ca_file=options.ssl_ca_file,
+                cert_file=options.ssl_cert_file,
+                key_file=options.ssl_key_file,
+            )
+
+    event.listen(engine.sync_engine, "do_connect", prepare)
+    if options.ssl:
+        event.listen(engine.sync_engine, "connect", _require_encryption)
+
+
+def _require_encryption(connection: Any, _record: object) -> None:
+    """Ask the server itself; the settings of a client have been ignored in silence before."""
+    cursor = connection.cursor()
+    cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    row = cursor.fetchone()
+    cursor.close()
+    if not row or not row[1]:
+        connection.close()
+        raise CredentialsError(
+            "database.ssl is true and the server says that the connection is not encrypted: "
+            "let it serve TLS"
+        )
+
+
+def said(error: BaseException) -> str:
+    """What the driver said, with the error's number after it where there is one."""
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return f"the server's certificate is refused: {error.__cause__.verify_message}"
+    match error.args:
+        case (int(number), str(text)):
+            return f"{text} (error {number})"
+    return f"{type(error).__name__}: {error}"
+
+
+def hint(error: BaseException) -> str:
+    """What to do about *error*, which ended a log-in; empty if it was something else."""
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return (
+            ": database.ssl_ca_file must hold the authority that signed the server's certificate, "
+            "and the certificate must name the host of database.url"
+        )
+    if isinstance(error.__cause__, ssl.SSLError):
+        return (
+            ": the encryption that database.ssl = true asks for did not come about: let the server "
+            "serve TLS, and check database.ssl_cert_file if it asks for one"
+        )
+    advice = _HINTS.get(error.args[0]) if error.args else None
+    return f": {advice}" if advice else ""

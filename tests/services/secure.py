@@ -1,0 +1,192 @@
+"""
+The same servers with log-in and encryption: Kafka with a listener of each kind, MariaDB with TLS.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from tests.services.certificates import Authority
+from tests.services.kafka import ADMIN_SECONDS, Kafka
+from tests.services.mariadb import MariaDB
+from tests.services.process import (
+    MissingPartError,
+    Service,
+    ServiceFailedError,
+    free_port,
+    temporary_folder,
+)
+
+PLAIN_USER, PLAIN_PASSWORD = "plain-user", "plain-password"
+
+_JAAS = {
+    "plain": f'plain.PlainLoginModule required user_{PLAIN_USER}="{PLAIN_PASSWORD}"',
+    "scram-sha-256": "scram.ScramLoginModule required",
+    "scram-sha-512": "scram.ScramLoginModule required",
+    "oauthbearer": "oauthbearer.OAuthBearerLoginModule required "
+    'unsecuredLoginStringClaim_sub="broker"',
+}
+LISTENERS = ("SASL_PLAINTEXT", "SASL_SSL", "SSL")
+
+AnyService = TypeVar("AnyService", bound=Service)
+
+
+class SecureKafka(Kafka):
+    """
+    Kafka with an open listener for the tests themselves, and one of each kind for relays.
+
+    The listener SSL asks for a certificate of the client; SASL_SSL does not.
+    """
+
+    name = "secure-kafka"
+
+    def server(self, protocol: str) -> str:
+        """host:port of the listener for *protocol*."""
+        return f"127.0.0.1:{self._ports[protocol]}"
+
+    def set_scram_password(self, user: str, password: str) -> None:
+        """Create *user* for SCRAM, or change the password; returns once the broker knows it."""
+        admin = self._admin()
+        # One change of a user for each request; the last one is the one that is waited for.
+        for mechanism in (ScramMechanism.SCRAM_SHA_512, ScramMechanism.SCRAM_SHA_256):
+            info = ScramCredentialInfo(mechanism, 4096)
+            change = UserScramCredentialUpsertion(user, info, password.encode())
+            admin.alter_user_scram_credentials([change])[user].result(ADMIN_SECONDS)
+        self._wait_until_known(user, password)
+
+    def allow(self, topic: str, user: str) -> None:
+        """Let *user* write to *topic*, and from now on no other user of the closed listeners."""
+        allowed = (f"User:{user}", "*", AclOperation.WRITE, AclPermissionType.ALLOW)
+        pattern = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL)
+        admin = self._admin()
+        for done in admin.create_acls([AclBinding(*pattern, *allowed)]).values():
+            done.result(ADMIN_SECONDS)
+        deadline = time.monotonic() + ADMIN_SECONDS
+        while not admin.describe_acls(AclBindingFilter(*pattern, *allowed)).result(ADMIN_SECONDS):
+            if time.monotonic() > deadline:
+                raise ServiceFailedError(f"Kafka does not know who may write to {topic}")
+
+    def _wait_until_known(self, user: str, password: str) -> None:
+        deadline = time.monotonic() + ADMIN_SECONDS
+        while True:
+            client = AdminClient(
+                {
+                    "bootstrap.servers": self.server("SASL_PLAINTEXT"),
+                    "security.protocol": "SASL_PLAINTEXT",
+                    "sasl.mechanism": "SCRAM-SHA-256",
+                    "sasl.username": user,
+                    "sasl.password": password,
+                    "log_level": 0,
+                }
+            )
+            try:
+                client.list_topics(timeout=2)
+            except KafkaException as error:
+                if time.monotonic() > deadline:
+                    raise ServiceFailedError(f"Kafka does not know {user}") from error
+                continue
+            return
+
+    def _own_settings(self) -> dict[str, str]:
+        self.authority = Authority(self.folder / "tls")
+        server = self.authority.sign("kafka")
+        both = self.folder / "tls" / "keystore.pem"
+        both.write_text(server.key.read_text() + server.cert.read_text())
+        self._ports = {protocol: free_port() for protocol in LISTENERS}
+        settings = super()._own_settings()
+        for key in ("listeners", "advertised.listeners"):
+            ours = ",".join(f"{protocol}://{self.server(protocol)}" for protocol in LISTENERS)
+            settings[key] += f",{ours}"
+        settings |= {
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,"
+            + ",".join(f"{protocol}:{protocol}" for protocol in LISTENERS),
+            # The open listener may do everything, the others what no rule keeps from them.
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+            "super.users": "User:ANONYMOUS",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(both),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.authority.certificate.cert),
+            "listener.name.ssl.ssl.client.auth": "required",
+        }
+        for listener in ("sasl_plaintext", "sasl_ssl"):
+            for mechanism, module in _JAAS.items():
+                key = f"listener.name.{listener}.{mechanism}.sasl.jaas.config"
+                settings[key] = f"org.apache.kafka.common.security.{module};"
+        return settings
+
+
+class SecureMariaDB(MariaDB):
+    """MariaDB that also serves TLS."""
+
+    name = "secure-mariadb"
+
+    def __init__(self, folder: Path | None = None) -> None:
+        tls = temporary_folder("tls") if folder is None else folder
+        self.authority = Authority(tls)
+        server = self.authority.sign("mariadb")
+        arguments = [
+            f"--ssl-ca={self.authority.certificate.cert}",
+            f"--ssl-cert={server.cert}",
+            f"--ssl-key={server.key}",
+        ]
+        super().__init__(extra_args=arguments)
+
+    def create_user(self, name: str, password: str, *, tls: str = "NONE") -> None:
+        """A user with every right on ob_…; *tls* is NONE, SSL or X509."""
+        self.root(f"CREATE USER '{name}'@'%' IDENTIFIED BY '{password}' REQUIRE {tls}")
+        self.root(f"GRANT ALL ON `ob\\_%`.* TO '{name}'@'%'")
+
+    def set_password(self, name: str, password: str) -> None:
+        """Change it. Open connections stay."""
+        self.root(f"ALTER USER '{name}'@'%' IDENTIFIED BY '{password}'")
+
+    def drop_connections(self, name: str) -> None:
+        """End every connection of a user, as a fail-over or a proxy would."""
+        self.root(f"KILL HARD USER '{name}'")
+
+    def root(self, sql: str) -> None:
+        """Run one statement as root."""
+        with self.root_connection() as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+
+
+def _serve(kind: type[AnyService]) -> Iterator[AnyService]:
+    try:
+        service = kind(None)
+    except MissingPartError as missing:
+        pytest.skip(str(missing))
+    with service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def secure_kafka() -> Iterator[SecureKafka]:
+    """Kafka with every kind of listener."""
+    yield from _serve(SecureKafka)
+
+
+@pytest.fixture(scope="session")
+def secure_mariadb() -> Iterator[SecureMariaDB]:
+    """MariaDB with TLS."""
+    yield from _serve(SecureMariaDB)

@@ -1,0 +1,45 @@
+"""
+docs/guide/security.md: its examples are settings that fit together, and code that runs.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from outbox_relay.config import load_config
+from outbox_relay.errors import ConfigError
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "security.md").read_text()
+SETTINGS = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", SETTINGS)
+def test_the_guides_settings_fit_together(tmp_path: Path, block: str) -> None:
+    """
+    Nothing is wrong but that the example's secrets are not on this machine.
+    """
+    path = tmp_path / "config.toml"
+    path.write_text(block)
+    try:
+        load_config(path, {})
+        problems = []
+    except ConfigError as error:
+        problems = error.problems
+
+    assert [line for line in problems if ": there is no such file" not in line] == []
+
+
+def test_the_guides_token_function_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It returns the token as text.
+    """
+    (tmp_path / "token").write_text("a-token\n")
+    monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
+    names: dict[str, object] = {}
+    (block,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    exec(block, names)
+
+    assert names["fetch"]() == "a-token"  # type: ignore[operator]
