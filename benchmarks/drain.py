@@ -1,12 +1,13 @@
 """
 How fast a backlog drains: real MariaDB (durable, row binlog) and real Kafka, one relay process.
 
-    python -m benchmarks.drain [--rows 200000] [--runs 3]
+    python -m benchmarks.drain [--rows 200000] [--runs 3] [--retention-seconds 0]
 
 Fills the outbox first, then runs ``outbox-relay``'s own EventProducer in a process of its own until
 the table is empty. Prints rows a second from the first read to the last mark, the relay's CPU and
 peak memory, the database's and the broker's CPU a row, and checks what a consumer finds on the
-topic: every event once, in order within each key.
+topic: every event once, in order within each key. ``--retention-seconds 0`` deletes each row on its
+ack instead of marking it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import pymysql
 import sqlalchemy as sa
 
 import outbox_relay
+from outbox_relay.relay.options import RelayOptions
 from outbox_relay.schema import tables
 from tests.services.kafka import Kafka
 from tests.services.mariadb import MariaDB
@@ -87,10 +89,11 @@ def fill(database: Any, topic: str, rows: int) -> None:
             connection.commit()
 
 
-def relay(url: str, bootstrap: str, queue: Any) -> None:
+def relay(url: str, bootstrap: str, retention_seconds: float, queue: Any) -> None:
     """The process under measurement."""
     from outbox_relay.brokers.kafka import KafkaBroker
     from outbox_relay.brokers.options import KafkaOptions
+    from outbox_relay.relay.options import RelayOptions
     from outbox_relay.relay.producer import EventProducer
     from outbox_relay.store import DatabaseOptions, open_store
     from outbox_relay.wiring import run_loop
@@ -99,6 +102,7 @@ def relay(url: str, bootstrap: str, queue: Any) -> None:
         producer = EventProducer(
             open_store(DatabaseOptions(url=url)),
             KafkaBroker(KafkaOptions(bootstrap_servers=bootstrap)),
+            options=RelayOptions(retention_seconds=retention_seconds),
         )
         started, cpu = time.perf_counter(), time.process_time()
         await producer.run(until_empty=True)
@@ -128,7 +132,9 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def drain(mariadb: MariaDB, kafka: Kafka, rows: int, run: int) -> Result:
+def drain(
+    mariadb: MariaDB, kafka: Kafka, rows: int, run: int, *, retention_seconds: float
+) -> Result:
     """Fill, drain, count."""
     topic = f"bench-{run}"
     kafka.create_topic(topic, partitions=PARTITIONS)
@@ -145,7 +151,8 @@ def drain(mariadb: MariaDB, kafka: Kafka, rows: int, run: int) -> Result:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(
-        target=relay, args=(database.async_url, kafka.bootstrap_servers, queue)
+        target=relay,
+        args=(database.async_url, kafka.bootstrap_servers, retention_seconds, queue),
     )
     process.start()
     seconds, cpu, peak = queue.get(timeout=600)
@@ -199,13 +206,15 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--retention-seconds", type=float, default=RelayOptions().retention_seconds)
     arguments = parser.parse_args()
+    how = "status marked" if arguments.retention_seconds else "deleted on the ack"
     mariadb_args = ["--innodb-buffer-pool-size=2G", "--innodb-log-file-size=1G"]
     print(
         f"outbox-relay {outbox_relay.__version__} · Python {platform.python_version()} · "
         f"{os.cpu_count()} cores shared by all · {time.strftime('%Y-%m-%d')}\n"
         f"{arguments.rows} rows, {PAYLOAD_BYTES} B payloads (zlib), {KEYS} keys, "
-        f"{PARTITIONS} partitions, status marked\n"
+        f"{PARTITIONS} partitions, {how}\n"
     )
     head = (
         "rows/s",
@@ -220,7 +229,13 @@ def main() -> None:
     print("  ".join(f"{title:>14}" for title in head))
     with MariaDB(extra_args=mariadb_args) as mariadb, Kafka(heap="1g") as kafka:
         for run in range(arguments.runs):
-            r = drain(mariadb, kafka, arguments.rows, run)
+            r = drain(
+                mariadb,
+                kafka,
+                arguments.rows,
+                run,
+                retention_seconds=arguments.retention_seconds,
+            )
             cells = (
                 f"{r.rows / r.seconds:,.0f}",
                 f"{r.relay_cpu_us:.1f}",

@@ -131,6 +131,9 @@ class Metrics:
         self.operations = self._histogram(
             "db_operation_seconds", "Time of a database operation", CLIENT_BUCKETS, "op"
         )
+        self.purged_rows = self._counter(
+            "purged", "Rows deleted because they were old enough", "kind"
+        )
         self.in_flight_rows = self._gauge("inflight_records", "Rows read and not yet marked")
         self.in_flight_bytes = self._gauge(
             "inflight_bytes", "Stored payload bytes of rows read and not yet marked"
@@ -245,6 +248,10 @@ class MetricsObserver:
         kind = "too_large" if reason is RejectReason.TOO_LARGE else "rejected"
         self.metrics.dead_letters.labels(reason.value).inc()
         self.metrics.failures.labels(self.metrics.topic(topic), kind).inc()
+
+    def purged(self, kind: str, rows: int) -> None:
+        """Count rows that were purged."""
+        self.metrics.purged_rows.labels(kind).inc(rows)
 
     def in_flight(self, rows: int, byte_count: int) -> None:
         """Show what is under way."""

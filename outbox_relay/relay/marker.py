@@ -1,4 +1,4 @@
-"""Marks rows as produced, many in one statement, behind the tracks and on its own connection."""
+"""Marks rows as produced, or deletes them, many in one statement, behind the tracks and on its own connection."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class Marker:
         observer: Observer,
         random: Random,
         on_marked: Callable[[Sequence[int]], None],
+        delete: bool = False,
     ) -> None:
-        self._store = store
+        self._record = store.delete_produced if delete else store.mark_produced
         self._term = term
         self._clock = clock
         self._observer = observer
@@ -83,7 +84,7 @@ class Marker:
         while True:
             started = self._clock.now()
             try:
-                await self._store.mark_produced(ids, self._term)
+                await self._record(ids, self._term)
             except StoreUnavailable as error:
                 if error.ends_term:
                     raise

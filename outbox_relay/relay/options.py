@@ -8,6 +8,10 @@ from typing import Literal
 
 from outbox_relay.wake import parse_wake_address
 
+MAY_BE_ZERO = ("retention_seconds", "dead_letter_retention_seconds")
+MOST_RETENTION_SECONDS = 100 * 366 * 86_400
+"""A century: further back some databases cannot reckon."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayOptions:
@@ -58,12 +62,25 @@ class RelayOptions:
     on_dead_letter: Literal["skip", "hold_key"] = "skip"
     """What a dead letter does to later events of its topic and key: skip lets them go on; hold_key keeps them back until it is requeued or discarded."""
 
+    retention_seconds: float = 604_800.0
+    """How long a produced row is kept, from the broker's ack on; then it is purged. 0 deletes it on the ack, which is the fastest."""
+
+    dead_letter_retention_seconds: float = 0.0
+    """How long a dead letter is kept before it is purged, with a log line for each. 0 keeps it until somebody discards it."""
+
     def problems(self) -> list[str]:
         """What is wrong with these settings, one line each, named by key."""
         found = [
             f"relay.{field.name} = {getattr(self, field.name)} must be greater than 0"
             for field in dataclasses.fields(self)
-            if not isinstance(getattr(self, field.name), str) and getattr(self, field.name) <= 0
+            if field.name not in MAY_BE_ZERO
+            and not isinstance(getattr(self, field.name), str)
+            and getattr(self, field.name) <= 0
+        ]
+        found += [
+            f"relay.{name} = {getattr(self, name)} must be from 0 to {MOST_RETENTION_SECONDS}"
+            for name in MAY_BE_ZERO
+            if not 0 <= getattr(self, name) <= MOST_RETENTION_SECONDS
         ]
         for text, key in ((self.wake_address, "address"), (self.wake_published, "published")):
             found += [f"relay.wake_{key}: {problem}" for problem in _wake_problems(text, key)]

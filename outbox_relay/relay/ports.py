@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from outbox_relay.relay.outcomes import Outcome, RejectReason, Unknown
+from outbox_relay.schema import Status
 
 
 class Row(NamedTuple):
@@ -127,6 +128,30 @@ class DeadKeys:
     unread_above: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgePlan:
+    """
+    What to purge: of the next `limit` rows of `status` above `after_id`, those that are old enough.
+
+    A row's age counts from its ack, a dead letter's from the time that it was given up.
+    """
+
+    status: Status
+    older_than_seconds: float
+    after_id: int
+    limit: int
+
+
+class Aged(NamedTuple):
+    """A row that may be purged, and whether it is due."""
+
+    id: int
+    due: bool
+    topic: str
+    event_id: bytes
+    last_error: str | None
+
+
 class Store(Protocol):
     """
     The outbox table and the tables beside it.
@@ -175,10 +200,11 @@ class Store(Protocol):
         `plan.limit` does not apply. Empty where writers cannot commit out of order.
         """
 
-    async def max_id(self) -> int:
+    async def max_id(self, *, at_least: int = 0) -> int:
         """
         The largest id given out so far and still there, committed or not; 0 if none.
 
+        *at_least* was given out too, and its row committed: perhaps it is deleted by now.
         Where `uncommitted_ids` shows nothing because nothing reads what is not committed: the
         largest id up to which no transaction is open any more.
         """
@@ -193,17 +219,31 @@ class Store(Protocol):
         Only pending rows are touched. Raises LeaseLost and marks nothing if *term* is not current.
         """
 
+    async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
+        """As `mark_produced`, but the rows are gone."""
+
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """Record that *row_id* is given up, durably, and why. Otherwise as `mark_produced`."""
 
     async def paused_topics(self) -> frozenset[str]:
-        """Topics that an operator paused; ``*`` stands for all."""
+        """Topics that an operator paused; ``*`` stands for all, ``@purge`` for the purge."""
 
     async def dead_keys(self, *, limit: int) -> DeadKeys:
         """Whose keys the first *limit* dead letters are, as committed. Without a key: nobody's."""
 
     async def sample(self, *, cap: int) -> Backlog:
         """How much waits, counting up to *cap* rows."""
+
+    async def aged(self, plan: PurgePlan) -> list[Aged]:
+        """The rows of *plan*, by id, each with whether it is due, by the database's clock."""
+
+    async def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
+        """
+        Delete those of *ids* that are due by *plan*, in one short statement. How many they were.
+
+        Touches no row of another status, least of all a pending one. Raises LeaseLost and deletes
+        nothing if *term* is not current.
+        """
 
     async def close(self) -> None:
         """Let go of every connection, without waiting for a server that does not answer."""
@@ -292,10 +332,13 @@ class Observer(Protocol):
         """*rows* are produced."""
 
     def timed(self, operation: str, seconds: float) -> None:
-        """Another operation of the database was answered: ``lease`` or ``sample``."""
+        """Another operation of the database was answered: ``lease``, ``sample`` or ``purge``."""
 
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """A row was given up, durably."""
+
+    def purged(self, kind: str, rows: int) -> None:
+        """*rows* were old enough and are deleted: ``produced`` or ``dead_letter``."""
 
     def in_flight(self, rows: int, byte_count: int) -> None:
         """How much is read and not yet marked."""

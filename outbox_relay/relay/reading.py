@@ -85,6 +85,7 @@ class Reading:
     skip_topics: frozenset[str] = frozenset()
     caught_up: bool = False
     pass_done: bool = True
+    largest_read: int = 0
     _pass_to: int = 0
     _notes: deque[tuple[float, int]] = field(default_factory=deque)
     _noted_at: float | None = None
@@ -160,6 +161,8 @@ class Reading:
         range to read once more for open ids before the cursor may pass it, if there is one.
         """
         in_flight = self.in_flight
+        if rows:
+            self.largest_read = max(self.largest_read, rows[-1].id)
         fresh = [row for row in rows if row.id not in in_flight]
         full = len(rows) >= plan.limit
         end = rows[-1].id if full and rows else plan.upto_id

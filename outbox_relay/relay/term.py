@@ -16,6 +16,7 @@ from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.hints import HINT_GAP_SECONDS
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.ports import Row
+from outbox_relay.relay.purge import Purge
 from outbox_relay.relay.quiet import Quiet
 from outbox_relay.relay.reading import NOTE_SECONDS, Reading
 from outbox_relay.relay.surroundings import Surroundings
@@ -47,7 +48,9 @@ class TermRun:
             observer=around.observer,
             random=around.random,
             on_marked=self._on_marked,
+            delete=options.retention_seconds == 0,
         )
+        self._purge = Purge(around, busy=lambda: self.reading.room() < options.in_flight_rows // 2)
         self._dispatcher = Dispatcher(
             around, reading=self.reading, encoder=encoder, marker=self._marker, trust=trust
         )
@@ -69,6 +72,7 @@ class TermRun:
             self._spawn(self._renew()),
             self._spawn(self._note()),
             self._spawn(self._sample()),
+            self._spawn(self._purge.run()),
         ]
         tasks: list[asyncio.Future[Any]] = [reader, *background, self._dispatcher.failure]
         try:
@@ -93,6 +97,7 @@ class TermRun:
         """Read nothing more, settle what is under way, mark it, hand the lanes back."""
         self._stopping.set()
         self._around.hinted.set()
+        self._purge.stop()
         self._room.set()
 
     @staticmethod
@@ -271,7 +276,7 @@ class TermRun:
     async def _note(self) -> None:
         around = self._around
         while True:
-            if not self._quiet.may_rest(around.clock.now()):
+            if self._purge.minds_its_word() or not self._quiet.may_rest(around.clock.now()):
                 try:
                     await self._look()
                     if around.clock.now() >= self._next_schema:
@@ -285,11 +290,14 @@ class TermRun:
     async def _look(self) -> None:
         """What was given out, and what operators want."""
         around = self._around
-        max_id = await around.store.max_id()
+        # Rows that are deleted on the ack are gone; what was read had been given out.
+        read = self.reading.largest_read if around.options.retention_seconds == 0 else 0
+        max_id = await around.store.max_id(at_least=read)
         # Noted when the answer is here: every id up to it was given out before.
         now = around.clock.now()
         self.reading.note(max_id, now=now)
-        self._dispatcher.pauses.operator_wants(await around.store.paused_topics())
+        topics = self._purge.operator_wants(await around.store.paused_topics())
+        self._dispatcher.pauses.operator_wants(topics)
         await self._dispatcher.held.refresh()
         self._quiet.noted(max_id, now=now)
         self._room.set()

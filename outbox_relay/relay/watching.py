@@ -35,6 +35,9 @@ class Silent:
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """See Observer."""
 
+    def purged(self, kind: str, rows: int) -> None:
+        """See Observer."""
+
     def in_flight(self, rows: int, byte_count: int) -> None:
         """See Observer."""
 

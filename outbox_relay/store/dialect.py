@@ -56,3 +56,5 @@ class Dialect:
     """Error codes, SQLSTATEs, or parts of the message, that mean a table or column is missing."""
     connect_args: Mapping[str, Any]
     engine_options: Mapping[str, Any]
+    delete_from: str = "DELETE FROM {}"
+    """Begins a DELETE from the table {} by primary key."""

@@ -21,6 +21,8 @@ def dialect(options: DatabaseOptions) -> Dialect:
         # Unhinted, MySQL reads by the primary key when many produced rows lie above the cursor.
         pending_hint="FORCE INDEX ({})",
         primary_hint="FORCE INDEX (PRIMARY)",
+        # Only a DELETE that names its table twice takes a hint.
+        delete_from="DELETE {0} FROM {0} FORCE INDEX (PRIMARY)",
         # MariaDB has no server_uuid, and skips comments with the version numbers of MySQL 8.
         identity="SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id /*!80000 , @@server_uuid */)",
         session=(

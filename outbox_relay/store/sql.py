@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
-from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from outbox_relay.errors import (
     ConfigError,
@@ -19,18 +18,25 @@ from outbox_relay.errors import (
     ServerChanged,
     StoreUnavailable,
 )
-from outbox_relay.relay.ports import Backlog, DeadKeys, Lease, ReadPlan, Row, Term
-from outbox_relay.schema import LANES, MAX_ERROR_CHARS, Status, Tables, schema_problem, tables
+from outbox_relay.relay.ports import (
+    Aged,
+    Backlog,
+    DeadKeys,
+    Lease,
+    PurgePlan,
+    ReadPlan,
+    Row,
+    Term,
+)
+from outbox_relay.schema import LANES, MAX_ERROR_CHARS, schema_problem, tables
 from outbox_relay.store import mysql, postgresql, sqlite
 from outbox_relay.store.channel import Channel, MissingTable
-from outbox_relay.store.dead_letters import dead_keys_of, dead_keys_sql
+from outbox_relay.store.dead_letters import dead_keys_of
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.holders import Holders
 from outbox_relay.store.login import log_in
 from outbox_relay.store.options import DatabaseOptions
-
-LARGE_PAYLOAD_BYTES = 16 * 1024
-"""Larger payloads stay behind when rows are read, and are fetched one by one within the budget."""
+from outbox_relay.store.statements import Statements
 
 
 def _dialect_of(options: DatabaseOptions) -> Dialect:
@@ -47,11 +53,6 @@ def _dialect_of(options: DatabaseOptions) -> Dialect:
             "postgresql+asyncpg or sqlite+aiosqlite"
         ]
     )
-
-
-def _ids(ids: Sequence[int] | frozenset[int]) -> str:
-    """Integers of ours, as SQL text: the only data that becomes part of a statement."""
-    return ",".join([str(int(row_id)) for row_id in ids])
 
 
 class SqlStore:
@@ -77,7 +78,8 @@ class SqlStore:
         self._marks = self._channel(options)
         self._leases = self._channel(options)
         self._samples = self._channel(options)
-        self._sql = _Statements(dialect, self._tables, self._engine.dialect.identifier_preparer)
+        self._purges = self._channel(options)
+        self._sql = Statements(dialect, self._tables, self._engine.dialect.identifier_preparer)
 
     def _channel(self, options: DatabaseOptions, *session: str) -> Channel:
         return Channel(
@@ -92,7 +94,7 @@ class SqlStore:
 
     @property
     def _channels(self) -> tuple[Channel, ...]:
-        return (self._reads, self._dirty, self._marks, self._leases, self._samples)
+        return (self._reads, self._dirty, self._marks, self._leases, self._samples, self._purges)
 
     async def _check_server(self, connection: AsyncConnection) -> None:
         identity = (await connection.exec_driver_sql(self._dialect.identity)).scalar_one()
@@ -186,10 +188,10 @@ class SqlStore:
         sql, parameters = self._sql.pending_ids(plan)
         return [row[0] for row in (await self._dirty.execute(sql, parameters)).rows]
 
-    async def max_id(self) -> int:
+    async def max_id(self, *, at_least: int = 0) -> int:
         """See Store."""
         row = (await self._dirty.execute(self._sql.max_id)).rows[0]
-        largest = int(row[0] or 0)
+        largest = max(int(row[0] or 0), at_least)
         if self._dialect.holders is None:
             return largest
         return self._holders.seen(largest, set(row[1].split(",")) if row[1] else set())
@@ -205,7 +207,13 @@ class SqlStore:
         """See Store."""
         answer = await self._marks.execute(self._sql.mark_produced(ids), (term.nonce,))
         if answer.matched < len(ids):
-            await self._check_term(term)
+            await self._check_term(term, self._marks)
+
+    async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
+        """See Store."""
+        answer = await self._marks.execute(self._sql.delete_produced(ids), (term.nonce,))
+        if answer.matched < len(ids):
+            await self._check_term(term, self._marks)
 
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """See Store."""
@@ -213,11 +221,11 @@ class SqlStore:
         parameters = (error.replace("\0", "")[:MAX_ERROR_CHARS], row_id, term.nonce)
         answer = await self._marks.execute(self._sql.mark_dead, parameters)
         if not answer.matched:
-            await self._check_term(term)
+            await self._check_term(term, self._marks)
 
-    async def _check_term(self, term: Term) -> None:
+    async def _check_term(self, term: Term, channel: Channel) -> None:
         """Raise unless *term* is current: rows that did not match were then settled before."""
-        rows = (await self._marks.execute(self._sql.term_is_current, (term.nonce,))).rows
+        rows = (await channel.execute(self._sql.term_is_current, (term.nonce,))).rows
         if not rows:
             raise LeaseLost(f"another relay took the lanes from term {term.number}")
         if not rows[0][0]:
@@ -243,130 +251,19 @@ class SqlStore:
             rows=min(row[0], cap), capped=row[0] > cap, dead_rows=min(row[1], cap), oldest_us=row[2]
         )
 
+    async def aged(self, plan: PurgePlan) -> list[Aged]:
+        """See Store."""
+        parameters = (-plan.older_than_seconds,)
+        rows = (await self._purges.execute(self._sql.aged(plan), parameters)).rows
+        return [Aged(row[0], bool(row[1]), row[2], bytes(row[3]), row[4]) for row in rows]
+
+    async def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
+        """See Store."""
+        await self._check_term(term, self._purges)
+        sql = self._sql.purge(ids, plan)
+        return (await self._purges.execute(sql, (-plan.older_than_seconds,))).matched
+
     async def close(self) -> None:
         """See Store."""
         await asyncio.gather(*(channel.close() for channel in self._channels))
         await self._engine.dispose()
-
-
-class _Statements:
-    """The SQL of one outbox in one dialect."""
-
-    def __init__(self, dialect: Dialect, names: Tables, preparer: IdentifierPreparer) -> None:
-        d, p = dialect, dialect.placeholder
-        self._d = d
-        quote = preparer.quote_identifier
-        name, lease, control, version = [
-            ".".join(quote(part) for part in (table.schema, table.name) if part)
-            for table in (names.outbox, names.lease, names.control, names.version)
-        ]
-        self._pending = f"{name} {d.pending_hint.format(quote(names.pending_index))}"
-        current = f"EXISTS (SELECT 1 FROM {lease} WHERE nonce = {p} AND expires_at > {d.now})"
-        self._mark = (
-            f"UPDATE {name} {d.primary_hint} "
-            f"SET status = {Status.PRODUCED:d}, produced_at = {d.now} "
-            f"WHERE id IN ({{}}) AND status = {Status.PENDING:d} AND {current}"
-        )
-        self.mark_dead = (
-            f"UPDATE {name} SET status = {Status.DEAD:d}, attempts = attempts + 1, "
-            f"dead_at = {d.now}, last_error = {p} "
-            f"WHERE id = {p} AND status = {Status.PENDING:d} AND {current}"
-        )
-        self.term_is_current = f"SELECT expires_at > {d.now} FROM {lease} WHERE nonce = {p} LIMIT 1"
-        self.version = f"SELECT version, min_reader FROM {version} ORDER BY version DESC LIMIT 1"
-        # Not COUNT(CASE ...): beside COUNT(*), MySQL 8.0.15 counts the NULLs too.
-        self.held = (
-            f"SELECT COUNT(*), SUM(CASE WHEN expires_at > {d.now} THEN 1 ELSE 0 END) FROM {lease}"
-        )
-        # MySQL assigns from left to right: what looks at the old nonce and server comes first.
-        self.acquire = (
-            f"UPDATE {lease} SET "
-            f"crash_count = CASE WHEN nonce = '' THEN 0 ELSE crash_count + 1 END, "
-            f"noted_id = CASE WHEN server = {p} THEN noted_id ELSE 0 END, "
-            f"term = term + 1, owner = {p}, nonce = {p}, expires_at = {d.seconds_ahead}, "
-            f"wake_address = {p}, server = {p} WHERE expires_at <= {d.now}"
-        )
-        self.lease = f"SELECT lane, term, noted_id, crash_count FROM {lease} WHERE nonce = {p}"
-        self.wake = (
-            f"SELECT DISTINCT wake_address FROM {lease} "
-            f"WHERE expires_at > {d.now} AND wake_address <> ''"
-        )
-        self.renew = (
-            f"UPDATE {lease} SET expires_at = {d.seconds_ahead}, noted_id = {p} WHERE nonce = {p}"
-        )
-        self.release = (
-            f"UPDATE {lease} SET owner = '', nonce = '', wake_address = '', crash_count = 0, "
-            f"expires_at = '1970-01-01 00:00:00.000000' WHERE nonce = {p}"
-        )
-        self.max_id = (d.holders or "SELECT MAX(id) FROM {table}").format(table=name)
-        self.payload = f"SELECT {d.blob.format('payload')} FROM {name} WHERE id = {p}"
-        self.paused = f"SELECT topic FROM {control}"
-        self._columns = self._row_columns()
-
-    def _row_columns(self) -> str:
-        d = self._d
-        length = f"LENGTH({d.blob.format('payload')})"
-        return ", ".join(
-            (
-                "id",
-                "topic",
-                d.blob.format(d.key),
-                f"CASE WHEN {length} <= {LARGE_PAYLOAD_BYTES} THEN {d.blob.format('payload')} END",
-                length,
-                "codec",
-                "headers",
-                d.uuid.format("event_id"),
-                "event_name",
-                "content_type",
-                d.microseconds.format("created_at"),
-                f"CASE WHEN attempts > 0 THEN {d.microseconds.format('available_at')} END",
-            )
-        )
-
-    def _where(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
-        upto = "" if plan.upto_id is None else f" AND id <= {plan.upto_id:d}"
-        which = f"id > {plan.after_id:d}{upto}"
-        if plan.open_ids:
-            which = f"({which}) OR id IN ({_ids(plan.open_ids)})"
-        where = f"status = {Status.PENDING:d} AND ({which})"
-        for first, last in plan.skip_ids:
-            where += f" AND (id < {first:d} OR id > {last:d})"
-        topics = tuple(sorted(plan.skip_topics))
-        if topics:
-            where += f" AND topic NOT IN ({','.join([self._d.placeholder] * len(topics))})"
-        return where, topics
-
-    def read(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
-        """One statement, so one snapshot."""
-        where, topics = self._where(plan)
-        return (
-            f"SELECT {self._columns} FROM {self._pending} WHERE {where} "
-            f"ORDER BY id LIMIT {plan.limit:d}"
-        ), topics
-
-    def pending_ids(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
-        """Served by the index alone unless topics pause."""
-        where, topics = self._where(plan)
-        return f"SELECT id FROM {self._pending} WHERE {where}", topics
-
-    def mark_produced(self, ids: Sequence[int]) -> str:
-        """The term's test alone does not fence: a statement that waited for a row lock goes on with
-        what it read before. With ``status = 0`` it then touches nothing."""
-        return self._mark.format(_ids(ids))
-
-    def dead_keys(self, limit: int) -> str:
-        """The first *limit* dead letters and one more, by the index."""
-        return dead_keys_sql(self._d, self._pending, limit)
-
-    def sample(self, cap: int) -> str:
-        """Counts no more than *cap* + 1 rows of each kind."""
-        counts = ", ".join(
-            f"(SELECT COUNT(*) FROM (SELECT 1 FROM {self._pending} "
-            f"WHERE status = {status:d} LIMIT {cap + 1:d}) AS s{status:d})"
-            for status in (Status.PENDING, Status.DEAD)
-        )
-        oldest = self._d.microseconds.format("created_at")
-        return (
-            f"SELECT {counts}, (SELECT {oldest} FROM {self._pending} "
-            f"WHERE status = {Status.PENDING:d} ORDER BY id LIMIT 1)"
-        )

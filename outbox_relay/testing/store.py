@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 
 from outbox_relay.errors import LeaseLost, SchemaMismatch, ServerChanged, StoreUnavailable
 from outbox_relay.events import uuid7
-from outbox_relay.relay.ports import Backlog, DeadKeys, Lease, ReadPlan, Row, Term
+from outbox_relay.relay.ports import (
+    Aged,
+    Backlog,
+    DeadKeys,
+    Lease,
+    PurgePlan,
+    ReadPlan,
+    Row,
+    Term,
+)
 from outbox_relay.schema import LANES, Codec, Status
 from outbox_relay.testing.clock import FakeClock
 
@@ -21,6 +30,7 @@ class _Stored:
     committed: bool
     status: Status = Status.PENDING
     last_error: str | None = None
+    settled_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -247,10 +257,10 @@ class InMemoryStore:
         self._same_server()
         return [stored.row.id for stored in self._matching(plan)]
 
-    async def max_id(self) -> int:
+    async def max_id(self, *, at_least: int = 0) -> int:
         """See Store."""
         await self._enter("max_id")
-        return max(self.rows, default=0)
+        return max(at_least, *self.rows, 0)
 
     async def payload(self, row_id: int) -> bytes | None:
         """See Store."""
@@ -264,7 +274,15 @@ class InMemoryStore:
         self._same_server()
         self._require(term)
         for stored in self._pending(ids):
-            stored.status = Status.PRODUCED
+            stored.status, stored.settled_at = Status.PRODUCED, self.clock.now()
+
+    async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
+        """See Store."""
+        await self._enter("delete_produced")
+        self._same_server()
+        self._require(term)
+        for stored in list(self._pending(ids)):
+            del self.rows[stored.row.id]
 
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """See Store."""
@@ -273,6 +291,7 @@ class InMemoryStore:
         self._require(term)
         for stored in self._pending([row_id]):
             stored.status, stored.last_error = Status.DEAD, error
+            stored.settled_at = self.clock.now()
 
     def _pending(self, ids: Iterable[int]) -> Iterable[_Stored]:
         for row_id in ids:
@@ -308,6 +327,33 @@ class InMemoryStore:
             oldest_us=self.rows[waiting[0]].row.created_us if waiting else None,
             dead_rows=min(dead, cap),
         )
+
+    async def aged(self, plan: PurgePlan) -> list[Aged]:
+        """See Store."""
+        await self._enter("aged")
+        self._same_server()
+        until = self.clock.now() - plan.older_than_seconds
+        found = [
+            Aged(i, s.settled_at <= until, s.row.topic, s.row.event_id, s.last_error)
+            for i, s in sorted(self.rows.items())
+            if s.status is plan.status and i > plan.after_id
+        ]
+        return found[: plan.limit]
+
+    async def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
+        """See Store."""
+        await self._enter("purge")
+        self._same_server()
+        self._require(term)
+        until = self.clock.now() - plan.older_than_seconds
+        gone = [
+            i
+            for i in ids
+            if (s := self.rows.get(i)) and s.status is plan.status and s.settled_at <= until
+        ]
+        for row_id in gone:
+            del self.rows[row_id]
+        return len(gone)
 
     async def close(self) -> None:
         """See Store."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -36,6 +37,8 @@ class World(Protocol):
     def begin(self) -> Writer: ...
     def status(self, row_id: int) -> Status: ...
     def error(self, row_id: int) -> str | None: ...
+    def ids(self) -> list[int]: ...
+    def age(self, row_id: int, *, seconds: float) -> None: ...
     def pause(self, topic: str) -> None: ...
     def end_lease(self) -> None: ...
     def change_server(self) -> None: ...
@@ -61,6 +64,12 @@ class MemoryWorld:
 
     def error(self, row_id: int) -> str | None:
         return self.store.error(row_id)
+
+    def ids(self) -> list[int]:
+        return sorted(self.store.rows)
+
+    def age(self, row_id: int, *, seconds: float) -> None:
+        self.store.rows[row_id].settled_at -= seconds
 
     def pause(self, topic: str) -> None:
         self.store.paused.add(topic)
@@ -123,6 +132,20 @@ class SqlWorld:
 
     def error(self, row_id: int) -> str | None:
         return self._row(row_id).last_error
+
+    def ids(self) -> list[int]:
+        outbox = self.tables.outbox
+        with self.engine.connect() as connection:
+            return list(connection.execute(sa.select(outbox.c.id).order_by(outbox.c.id)).scalars())
+
+    def age(self, row_id: int, *, seconds: float) -> None:
+        """As if it had been produced, or given up, so long ago."""
+        outbox = self.tables.outbox
+        then = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=seconds)
+        with self.engine.begin() as connection:
+            connection.execute(
+                outbox.update().where(outbox.c.id == row_id).values(produced_at=then, dead_at=then)
+            )
 
     def pause(self, topic: str) -> None:
         with self.engine.begin() as connection:
