@@ -142,8 +142,8 @@ async def test_the_purge_neither_scans_pending_rows_nor_sorts(kind, request):
         # Without a lease the server sees at once that nothing can match.
         lease = await store.acquire("me", wake_address="", lease_seconds=60)
         plan = PurgePlan(status=Status.PRODUCED, older_than_seconds=DAY, after_id=3100, limit=1000)
-        sql = store._sql.retention
-        ids = ",".join(str(n) for n in range(3101, 4101))
+        sql = store._sql
+        ids = range(3101, 4101)
         statements = (
             (sql.aged(plan), (-DAY,)),
             (sql.purge(ids, plan), (-DAY,)),
