@@ -24,7 +24,7 @@ _HINTS: dict[object, str] = {
     ),
     **dict.fromkeys(
         (1044, 1142, 1143, "42501"),
-        "grant the relay's user SELECT and UPDATE on the tables of the outbox; `outbox-relay "
+        "grant the relay's user SELECT, UPDATE and DELETE on the tables of the outbox; `outbox-relay "
         "migrate` may log in as another user",
     ),
     **dict.fromkeys((1049, "3D000"), "create it, or correct the database in database.url"),
@@ -129,13 +129,13 @@ def said(error: BaseException) -> str:
     """What the driver said, with the error's number after it where there is one."""
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
         return f"the server's certificate is refused: {error.__cause__.verify_message}"
+    match error.args:
+        case (int(number), str(text)):
+            return f"{text} (error {number})"
     if (code := getattr(error, "sqlstate", None)) is not None:
         # No DETAIL: it may hold a row. Neither the class that SQLAlchemy puts in front.
         whole = str(error).partition("\nDETAIL")[0]
         return f"{whole.partition('>: ')[2] or whole} (error {code})"
-    match error.args:
-        case (int(number), str(text)):
-            return f"{text} (error {number})"
     return f"{type(error).__name__}: {error}"
 
 
@@ -151,6 +151,8 @@ def hint(error: BaseException) -> str:
             ": the encryption that database.ssl = true asks for did not come about: let the server "
             "serve TLS, and check database.ssl_cert_file if it asks for one"
         )
-    code = getattr(error, "sqlstate", None) or (error.args[0] if error.args else None)
+    number = error.args[0] if error.args else None
+    # MySQL's drivers name a state too, which says less than the number.
+    code = number if isinstance(number, int) else getattr(error, "sqlstate", None)
     advice = _HINTS.get(code) if code is not None else None
     return f": {advice}" if advice else ""
