@@ -1,11 +1,12 @@
 """
-The main job on MySQL 8: the installed relay, a real server, real Kafka.
+The main job on the other databases: the installed relay, a real server, real Kafka.
 """
 
 from __future__ import annotations
 
 import subprocess
 
+import pytest
 import sqlalchemy as sa
 
 from outbox_relay import Outbox
@@ -17,9 +18,15 @@ from tests.services.wheel import InstalledWheel
 EVENTS = 2_000
 
 
+@pytest.fixture(params=["mysql", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    found: Database = request.getfixturevalue(f"{request.param}_database")
+    return found
+
+
 def test_every_event_arrives_once_and_in_order(
     installed_wheel: InstalledWheel,
-    mysql_database: Database,
+    database: Database,
     kafka: Kafka,
     topic_name: str,
     tmp_path,
@@ -28,16 +35,16 @@ def test_every_event_arrives_once_and_in_order(
     From `migrate` to Kafka: nothing is lost, nothing comes twice, each key keeps its order.
     """
     kafka.create_topic(topic_name, partitions=4)
-    config = write_config(tmp_path, mysql_database, kafka)
+    config = write_config(tmp_path, database, kafka)
 
     def relay(*arguments: str) -> None:
         command = [installed_wheel.command, *arguments, "--config", str(config)]
         subprocess.run(command, check=True, cwd=tmp_path, timeout=60)
 
     relay("migrate")
-    write(mysql_database, topic_name)
+    write(database, topic_name)
     relay("run", "--until-empty")
-    wait_until_relayed(mysql_database)
+    wait_until_relayed(database)
 
     records = kafka.consume_all(topic_name)
     by_key: dict[bytes, list[int]] = {}
