@@ -100,7 +100,11 @@ class ServerChanged(StoreUnavailable):
 
 
 class LeaseLost(OutboxRelayError):
-    """The term is no longer the current one; nothing was changed."""
+    """The term is no longer the current one; nothing was changed. `lanes` are those that are lost."""
+
+    def __init__(self, message: str, lanes: frozenset[int] = frozenset()) -> None:
+        super().__init__(message)
+        self.lanes = lanes
 
 
 class PublishError(OutboxRelayError):

@@ -24,14 +24,17 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The version of the tables that this release writes."""
 
 OLDEST_SUPPORTED_VERSION = 1
 """The oldest tables that this release still serves, so that a rolling deploy never breaks."""
 
 LANES = 64
-"""Relays share out the keys by lanes. SQLite has one writer and so one lane."""
+"""
+Relays share out the keys by lanes. SQLite has one writer and so one lane. As many rows of the lease
+table above them are the slots of active relays.
+"""
 
 MAX_NAME_CHARS = 255
 MAX_TOPIC_CHARS = 249  # org.apache.kafka.common.internals.Topic.MAX_NAME_LENGTH

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
-from outbox_relay.errors import BrokerUnavailable, StoreUnavailable, TopicUnavailable
+from outbox_relay.errors import BrokerUnavailable, LeaseLost, StoreUnavailable, TopicUnavailable
 from outbox_relay.relay import decide as decisions
 from outbox_relay.relay.decide import Backoff, TrustWindow, decide
 from outbox_relay.relay.held import HeldKeys
@@ -41,6 +41,7 @@ class Dispatcher:
         trust: TrustWindow,
     ) -> None:
         self._around = around
+        self._holding = around.holding
         self._reading = reading
         self._encoder = encoder
         self._marker = marker
@@ -66,6 +67,9 @@ class Dispatcher:
         """Put *rows*, oldest first, on their tracks. Rows of what pauses stay pending."""
         routes = self._routes
         reading = self._reading
+        if not self._holding.all:
+            lanes = self._holding.lanes
+            rows = [row for row in rows if row.lane in lanes]
         for row in self.held.without_held(rows) if self.held.is_on else rows:
             route = routes.get(row.topic)
             if route is None:
@@ -149,6 +153,10 @@ class Dispatcher:
     async def _publish(self, route: Route, track: Track, batch: Batch) -> bool:
         """Publish *batch* until it is settled. False if it was dropped, still pending."""
         while await self._may_publish():
+            if self._holding.giving:
+                batch = self._without_given(batch)
+                if not batch.rows:
+                    return True
             outcome = await self._attempt(route, track, batch)
             answers = not isinstance(outcome, Unknown) or await self._around.broker.probe()
             decision = decide(
@@ -194,6 +202,23 @@ class Dispatcher:
             return not second.rows or await self._publish(route, track, second)
         self.pauses.drop(second.rows)
         return False
+
+    def _without_given(self, batch: Batch) -> Batch:
+        """*batch* without the rows of lanes that are given back: they stay pending."""
+        given = [row for row in batch.rows if row.lane in self._holding.giving]
+        self.pauses.drop(given)
+        return batch.without(given)
+
+    def let_go(self) -> None:
+        """Drop what waits of the lanes that are given back; what is under way goes on."""
+        giving = self._holding.giving
+        for route in self._routes.values():
+            waiting = [row for row in route.waiting if row.lane in giving]
+            if waiting:
+                self.pauses.drop(waiting)
+                route.waiting = [row for row in route.waiting if row.lane not in giving]
+            for track in route.tracks.values():
+                self.pauses.drop(track.take_out(lambda row: row.lane in giving))
 
     async def _attempt(self, route: Route, track: Track, batch: Batch) -> Outcome:
         around = self._around
@@ -243,6 +268,9 @@ class Dispatcher:
         while True:
             try:
                 await around.store.mark_dead(row.id, f"{reason}: {detail}", around.lease.term)
+            except LeaseLost as error:
+                if self._holding.is_over(error):
+                    raise
             except StoreUnavailable as error:
                 if error.ends_term:
                     raise

@@ -67,6 +67,13 @@ class HeldKeys:
             before = self._given_up
             self._answer = await self._around.store.dead_keys(limit=MOST_DEAD_LETTERS), before
 
+    async def reload(self) -> None:
+        """Ask the store before rows of lanes are read that another relay had."""
+        if self.is_on:
+            await self.refresh()
+            self.loaded = False
+            self.tick(pass_done=True)
+
     def tick(self, *, pass_done: bool) -> bool:
         """
         Follow the store's answer. Whether a row may go on. Call it between two reads.

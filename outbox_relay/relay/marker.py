@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
-from outbox_relay.errors import StoreUnavailable
+from outbox_relay.errors import LeaseLost, StoreUnavailable
 from outbox_relay.relay.decide import Backoff
-from outbox_relay.relay.ports import Clock, Observer, Store, Term
+from outbox_relay.relay.lease import Holding
+from outbox_relay.relay.ports import Clock, Observer, Store
 
 MARK_ROWS = 2000
 GATHER_SECONDS = 0.01
@@ -27,7 +28,7 @@ class Marker:
     def __init__(
         self,
         store: Store,
-        term: Term,
+        holding: Holding,
         *,
         clock: Clock,
         observer: Observer,
@@ -36,7 +37,7 @@ class Marker:
         delete: bool = False,
     ) -> None:
         self._record = store.delete_produced if delete else store.mark_produced
-        self._term = term
+        self._holding = holding
         self._clock = clock
         self._observer = observer
         self._random = random
@@ -84,7 +85,10 @@ class Marker:
         while True:
             started = self._clock.now()
             try:
-                await self._record(ids, self._term)
+                await self._record(ids, self._holding.lease.term)
+            except LeaseLost as error:
+                if self._holding.is_over(error):
+                    raise
             except StoreUnavailable as error:
                 if error.ends_term:
                     raise

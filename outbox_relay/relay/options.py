@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from outbox_relay.schema import LANES
 from outbox_relay.wake import parse_wake_address
 
 MAY_BE_ZERO = ("retention_seconds", "dead_letter_retention_seconds")
@@ -44,11 +45,14 @@ class RelayOptions:
     sweep_rows_per_second: int = 2000
     """Rows a second that the search for late rows below the cursor may look at."""
 
+    max_active_relays: int = 1
+    """How many relays of one table relay at the same time, 1 to 64: they share the keys, and the others stand by. The same for all relays of a table."""
+
     lease_seconds: float = 15.0
     """How long a relay may act without renewing. Must exceed kafka.publish_deadline_seconds, else two relays publish the same event."""
 
-    standby_seconds: float = 1.0
-    """How often a relay that stands by looks whether the lease is free."""
+    standby_seconds: float = 0.9
+    """How often a relay that stands by looks whether it is needed, and an active one whether others came or went."""
 
     stop_seconds: float = 10.0
     """Budget of a stop: what is in flight is settled within it, and the process leaves whatever broker and database do."""
@@ -84,6 +88,11 @@ class RelayOptions:
         ]
         for text, key in ((self.wake_address, "address"), (self.wake_published, "published")):
             found += [f"relay.wake_{key}: {problem}" for problem in _wake_problems(text, key)]
+        if self.max_active_relays > LANES:
+            found.append(
+                f"relay.max_active_relays = {self.max_active_relays} must be at most {LANES}: "
+                "there are as many lanes"
+            )
         if self.chunk_rows * 2 > self.in_flight_rows:
             found.append(
                 f"relay.chunk_rows = {self.chunk_rows} must be at most half of "

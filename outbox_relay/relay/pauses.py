@@ -117,7 +117,7 @@ class Pauses:
         """Go on with what is due. Call it between two reads."""
         now = self._around.clock.now()
         rewind = self._follow_operator()
-        pass_done = self._reading.pass_done
+        pass_done = self._reading.passed()
         rewind |= self._held.tick(pass_done=pass_done)
         for route in list(self._routes.values()):
             if route.paused:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from outbox_relay.relay.lease import ALL_LANES, Lease, Sharing, Term
 from outbox_relay.relay.outcomes import Outcome, RejectReason, Unknown
 from outbox_relay.schema import Status
 
@@ -37,6 +38,7 @@ class Row(NamedTuple):
     content_type: str
     created_us: int
     requeued_us: int | None
+    lane: int = 0
 
 
 class Record(NamedTuple):
@@ -65,31 +67,6 @@ def header_bytes(headers: Sequence[tuple[str, bytes]]) -> int:
     return sum(HEADER_OVERHEAD_BYTES + 3 * len(name) + len(value) for name, value in headers)
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One uninterrupted right to act. The nonce tells two terms of the same number apart."""
-
-    number: int
-    nonce: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """
-    What a relay holds: a term over some lanes.
-
-    `server` identifies the incarnation of the database that gave the ids; `noted_id` is an id up
-    to which the last owner knew that every id had been given out, or 0; `crash_count` counts the
-    terms in a row that ended without a release.
-    """
-
-    term: Term
-    lanes: frozenset[int]
-    server: str
-    noted_id: int
-    crash_count: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadPlan:
     """
@@ -104,6 +81,7 @@ class ReadPlan:
     upto_id: int | None = None
     skip_topics: frozenset[str] = frozenset()
     skip_ids: tuple[tuple[int, int], ...] = ()
+    lanes: frozenset[int] = ALL_LANES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,12 +144,26 @@ class Store(Protocol):
     async def check_schema(self) -> None:
         """Raise SchemaMismatch, saying what mends it, unless this release can serve the tables."""
 
-    async def acquire(self, owner: str, *, wake_address: str, lease_seconds: float) -> Lease | None:
+    async def acquire(
+        self, owner: str, *, wake_address: str, lease_seconds: float, slots: int = 1
+    ) -> Lease | None:
         """
-        Start a new term over the lanes, if they are free or their lease has ended.
+        Start a new term, if one of the first *slots* places of active relays is free, over a fair
+        share of the lanes, as far as they are free or their lease has ended.
 
-        Time is the database's own. None if somebody else holds them.
+        Time is the database's own. None if others hold the places.
         """
+
+    async def look(self, lease: Lease) -> Sharing:
+        """How the lanes are shared. Raises LeaseLost if any that *lease* names is not ours."""
+
+    async def take(
+        self, lease: Lease, lanes: frozenset[int], *, lease_seconds: float
+    ) -> frozenset[int]:
+        """Add *lanes* to the term. Those that were free, and are ours now."""
+
+    async def give(self, lease: Lease, lanes: frozenset[int]) -> None:
+        """Hand *lanes* back, as a clean end. The rest of the term goes on."""
 
     async def wake_addresses(self) -> frozenset[str]:
         """Where the owners of the lanes now take hints, as they said when they acquired them."""
@@ -180,7 +172,8 @@ class Store(Protocol):
         """
         Extend the lease, unless another term has begun; keep *noted_id* for the next owner.
 
-        A lease that ran out but that nobody took is still ours. Raises LeaseLost otherwise.
+        A lease that ran out but that nobody took is still ours. Raises LeaseLost if any lane was
+        taken.
         """
 
     async def release(self, lease: Lease) -> None:
@@ -216,7 +209,8 @@ class Store(Protocol):
         """
         Record that the broker has acked *ids*.
 
-        Only pending rows are touched. Raises LeaseLost and marks nothing if *term* is not current.
+        Only pending rows are touched. Raises LeaseLost and marks nothing if *term* is not current,
+        or any of its lanes is not its any more.
         """
 
     async def delete_produced(self, ids: Sequence[int], term: Term) -> None:

@@ -17,8 +17,10 @@ from outbox_relay.errors import (
 )
 from outbox_relay.relay.decide import Backoff, TrustWindow
 from outbox_relay.relay.hints import Hints
+from outbox_relay.relay.keeper import look_seconds
+from outbox_relay.relay.lease import Holding, Lease
 from outbox_relay.relay.options import RelayOptions
-from outbox_relay.relay.ports import Broker, Clock, Lease, Observer, Store, Wake
+from outbox_relay.relay.ports import Broker, Clock, Observer, Store, Wake
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.term import TermRun
 from outbox_relay.relay.watching import Silent
@@ -61,7 +63,7 @@ class EventProducer:
     """
     Reads the outbox, publishes its events and marks them as produced: at least once, in order per
     key, none lost. One `run` at a time; any number of relays may run beside one another, of which
-    one is active and the others stand by.
+    `max_active_relays` are active and the others stand by.
 
     ``await EventProducer(store, broker).run()`` returns after `stop`.
     """
@@ -101,7 +103,7 @@ class EventProducer:
         self._stop = asyncio.Event()
         self._stop_by: float | None = None
         self._term: TermRun | None = None
-        self._lease: Lease | None = None
+        self._holding: Holding | None = None
         self._schema_due = float("-inf")
         self._hints = Hints(
             wake,
@@ -113,7 +115,7 @@ class EventProducer:
 
     @property
     def _owned(self) -> frozenset[int]:
-        return self._lease.lanes if self._lease is not None else frozenset()
+        return self._holding.lease.lanes if self._holding is not None else frozenset()
 
     @property
     def stopping(self) -> bool:
@@ -122,8 +124,8 @@ class EventProducer:
 
     @property
     def active(self) -> bool:
-        """Whether this relay holds the lanes now."""
-        return self._term is not None
+        """Whether this relay holds lanes now."""
+        return self._term is not None and bool(self._owned)
 
     def stop(self) -> None:
         """
@@ -168,9 +170,9 @@ class EventProducer:
         try:
             async with asyncio.timeout(LAST_WORDS_SECONDS / 2):
                 await self._broker.close(timeout_seconds=LAST_WORDS_SECONDS / 4)
-                if self._lease is not None:
+                if self._holding is not None:
                     # The budget is spent, but nothing of ours is on its way any more.
-                    await self._store.release(self._lease)
+                    await self._store.release(self._holding.lease)
         except (TimeoutError, StoreUnavailable):
             self._observer.log("close_timed_out")
         await self._store.close()
@@ -215,6 +217,7 @@ class EventProducer:
             self._owner,
             wake_address=self._hints.address,
             lease_seconds=self._options.lease_seconds,
+            slots=self._options.max_active_relays,
         )
         self._observer.timed("lease", self._clock.now() - started)
         if lease is None:
@@ -226,15 +229,20 @@ class EventProducer:
             crash_count=lease.crash_count,
         )
         self._observer.lanes(len(lease.lanes), self._options.lease_seconds)
-        self._lease = lease
+        holding = self._holding = Holding(lease)
         # While it stood by, it asked seldom; and a term that is over may have met other tables.
         self._schema_due = float("-inf")
         try:
             await self._fit_or_release(lease)
-            await self._relay(lease, started, until_empty)
-            self._lease = None
-        except (LeaseLost, ServerChanged):
-            self._lease = None
+            await self._relay(holding, started, until_empty)
+            self._holding = None
+        except LeaseLost:
+            self._holding = None
+            # Perhaps a part only: the rest is free at once, also for ourselves.
+            await self._store.release(holding.lease)
+            raise
+        except ServerChanged:
+            self._holding = None
             raise
         finally:
             self._term = None
@@ -246,11 +254,11 @@ class EventProducer:
             await self._check_schema()
         except SchemaMismatch:
             await self._store.release(lease)
-            self._lease = None
+            self._holding = None
             raise
         self._schema_due = float("-inf")
 
-    async def _relay(self, lease: Lease, started: float, until_empty: bool) -> None:
+    async def _relay(self, holding: Holding, started: float, until_empty: bool) -> None:
         self._term = TermRun(
             Surroundings(
                 store=self._store,
@@ -259,7 +267,7 @@ class EventProducer:
                 observer=self._observer,
                 random=self._random,
                 options=self._options,
-                lease=lease,
+                holding=holding,
                 hinted=self._hints.arrived,
             ),
             encoder=Encoder(
@@ -278,6 +286,6 @@ class EventProducer:
     async def _stand_by(self, until_empty: bool) -> bool:
         if until_empty and (await self._store.sample(cap=1)).rows == 0:
             return True
-        jitter = 0.75 + 0.5 * self._random.random()
-        await self._clock.wait(self._stop, self._options.standby_seconds * jitter)
+        pause = look_seconds(self._options.standby_seconds, self._random.random())
+        await self._clock.wait(self._stop, pause)
         return False

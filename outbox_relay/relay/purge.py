@@ -122,6 +122,8 @@ class Purge:
         self._around = around
         self._busy = busy
         self._allowed = asyncio.Event()
+        self.is_ours: Callable[[], bool] = lambda: True
+        """Whether this relay is the one that purges: of several, one does."""
         self._stopping = False
         self._paused = False
         self._slowest = 0.0
@@ -194,6 +196,8 @@ class Purge:
     async def _chunk(self, walk: Walk, plan: PurgePlan) -> Sequence[Aged]:
         """The rows of *plan*, of which those that are due are gone."""
         await self._allowed.wait()
+        if not self.is_ours():
+            return ()
         clock = self._around.clock
         started = clock.now()
         rows = await self._around.store.aged(plan)

@@ -19,6 +19,11 @@ is not enough: each answer must also keep the order within a key. Four rules do 
 * *Sweep.* Pages over (0, cursor] find what the others cannot, such as ids that a long
   ``INSERT ... SELECT`` held on MySQL 8, and rows that were requeued.
 
+* *Lanes.* Lanes gained while others are held are read by a `Reading` of their own, from the first id
+  on, in turn with the common one, so that their backlog holds up no event of the others. When it has
+  come to the end, both go on together from the lower cursor. What is in flight, `safe` and the room
+  are common to both.
+
 PostgreSQL has no dirty read. There nothing is open: what is noted is the id up to which every
 transaction has ended (`outbox_relay.store.holders`), which is `safe` at once.
 
@@ -31,7 +36,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from outbox_relay.relay.lease import ALL_LANES
 from outbox_relay.relay.ports import ReadPlan, Row
+from outbox_relay.schema import LANES
 
 NOTE_SECONDS = 1.0
 """How often the largest id is noted."""
@@ -40,7 +47,10 @@ MAX_OPEN_IDS = 5000
 """The cursor stops below a transaction with more rows, so that no statement grows without bound."""
 
 SKIP_WINDOW_IDS = 50_000
-"""Ids that one read may pass while topics pause, so that a million parked rows are no long scan."""
+"""
+Ids that one read may pass while topics pause or others have lanes, so that a million rows that are
+skipped are no long scan.
+"""
 
 
 MOST_SKIP_RANGES = 100
@@ -80,12 +90,19 @@ class Reading:
     safe: int = 0
     cursor: int = 0
     open_ids: set[int] = field(default_factory=set)
-    in_flight: dict[int, int] = field(default_factory=dict)
+    in_flight: dict[int, Row] = field(default_factory=dict)
     bytes_in_flight: int = 0
+    lanes: frozenset[int] = ALL_LANES
+    gained: Reading | None = None
+    """Reads the lanes that were gained and have not yet come to the end."""
     skip_topics: frozenset[str] = frozenset()
     caught_up: bool = False
     pass_done: bool = True
     largest_read: int = 0
+    at_the_end: bool = False
+    """Whether the last read came to the end, whatever it found."""
+    _common: Reading | None = None
+    _turn_of_gained: bool = False
     _pass_to: int = 0
     _notes: deque[tuple[float, int]] = field(default_factory=deque)
     _noted_at: float | None = None
@@ -120,13 +137,16 @@ class Reading:
 
     def room(self) -> int:
         """How many more rows may be in flight."""
+        if self._common is not None:
+            return self._common.room()
         if self.bytes_in_flight >= self.in_flight_bytes:
             return 0
         return max(0, self.in_flight_rows - len(self.in_flight) + len(self._settled))
 
     def idle(self) -> bool:
         """Whether the last read found nothing to publish, and nothing is in flight."""
-        return self.caught_up and len(self.in_flight) == len(self._settled)
+        everything = self.caught_up and self.gained is None
+        return everything and len(self.in_flight) == len(self._settled)
 
     def at_rest(self) -> bool:
         """Whether nothing waits, pauses or is open, and `safe` is where the last note was."""
@@ -139,12 +159,16 @@ class Reading:
     def plan(self, *, now: float) -> ReadPlan:
         """The next read. Call it right before the read starts."""
         self.forget_settled()
-        self._advance_safe(now)
+        if self._common is None:
+            self._advance_safe(now)
+        else:
+            self._common._advance_safe(now)
+            self.safe, self.skip_topics = self._common.safe, self._common.skip_topics
         self.cursor = min(self.cursor, self.safe)
         ahead = self.in_flight.keys()
         skip_ids, skipped = _ranges(sorted([i for i in ahead if i > self.cursor]))
         upto = None
-        if self.skip_topics and self.cursor < self.safe:
+        if (self.skip_topics or len(self.lanes) < LANES) and self.cursor < self.safe:
             upto = min(self.safe, self.cursor + SKIP_WINDOW_IDS)
         return ReadPlan(
             after_id=self.cursor,
@@ -153,6 +177,7 @@ class Reading:
             upto_id=upto,
             skip_topics=self.skip_topics,
             skip_ids=skip_ids,
+            lanes=self.lanes,
         )
 
     def page(self, plan: ReadPlan, rows: Sequence[Row]) -> tuple[list[Row], ReadPlan | None]:
@@ -162,13 +187,15 @@ class Reading:
         """
         in_flight = self.in_flight
         if rows:
-            self.largest_read = max(self.largest_read, rows[-1].id)
+            common = self._common or self
+            common.largest_read = max(common.largest_read, rows[-1].id)
         fresh = [row for row in rows if row.id not in in_flight]
         full = len(rows) >= plan.limit
         end = rows[-1].id if full and rows else plan.upto_id
         target = self.safe if end is None else min(end, self.safe)
         self.caught_up = not full and plan.upto_id is None and not fresh and not self.open_ids
-        self.pass_done |= not full and plan.upto_id is None
+        self.at_the_end = not full and plan.upto_id is None
+        self.pass_done |= self.at_the_end
         if target <= self.cursor:
             return fresh, None
         self._page_ids = frozenset([row.id for row in rows])
@@ -193,6 +220,7 @@ class Reading:
             limit=0,
             skip_topics=self.skip_topics,
             skip_ids=_ranges(known)[0],
+            lanes=self.lanes,
         )
 
     def peek_open(self) -> ReadPlan | None:
@@ -225,7 +253,7 @@ class Reading:
 
     def take(self, row: Row) -> None:
         """*row* goes on to its track."""
-        self.in_flight[row.id] = row.payload_bytes
+        self.in_flight[row.id] = row
         self.bytes_in_flight += row.payload_bytes
 
     def settled(self, ids: Iterable[int]) -> None:
@@ -235,10 +263,19 @@ class Reading:
     def dropped(self, ids: Iterable[int]) -> None:
         """*ids* are not published for now; they stay pending. `rewind` finds them again."""
         for row_id in ids:
-            self.bytes_in_flight -= self.in_flight.pop(row_id, 0)
+            row = self.in_flight.pop(row_id, None)
+            if row is not None:
+                self.bytes_in_flight -= row.payload_bytes
+
+    def lanes_in_flight(self) -> set[int]:
+        """The lanes of what is under way and not yet marked."""
+        settled = set(self._settled)
+        return {row.lane for row_id, row in self.in_flight.items() if row_id not in settled}
 
     def forget_settled(self) -> None:
         """Forget the ids whose marks have committed. Never call it while a read is under way."""
+        if self._common is not None:
+            self._common.forget_settled()
         if self._settled:
             settled, self._settled = self._settled, []
             self.dropped(settled)
@@ -252,7 +289,13 @@ class Reading:
         self._pass_to = self.safe
         self._sweep_from = 0
         self.open_ids.clear()
-        self.caught_up = False
+        self.caught_up = self.at_the_end = False
+        if self.gained is not None:
+            self.gained.rewind()
+
+    def passed(self) -> bool:
+        """Whether the passes that `rewind` asked for are done."""
+        return self.pass_done and (self.gained is None or self.gained.pass_done)
 
     def sweep(self, limit: int) -> ReadPlan | None:
         """The next page below the cursor, or None if there is nothing below."""
@@ -260,13 +303,17 @@ class Reading:
         if self.cursor <= self._sweep_from or not self.room():
             self._sweep_from = 0
             return None
+        upto = self.cursor
+        if len(self.lanes) < LANES:
+            upto = min(upto, self._sweep_from + SKIP_WINDOW_IDS)
         return ReadPlan(
             after_id=self._sweep_from,
-            upto_id=self.cursor,
+            upto_id=upto,
             open_ids=frozenset(),
             limit=min(limit, self.room())
             + sum(1 for row_id in self.in_flight if self._sweep_from < row_id <= self.cursor),
             skip_topics=self.skip_topics,
+            lanes=self.lanes,
         )
 
     def late(self, rows: Sequence[Row]) -> list[Row]:
@@ -276,4 +323,57 @@ class Reading:
     def swept_to(self, plan: ReadPlan, rows: Sequence[Row]) -> None:
         """The late rows among *rows*, the answer to *plan*, are on their tracks."""
         full = len(rows) >= plan.limit
-        self._sweep_from = rows[-1].id if full and rows else 0
+        end = plan.upto_id or 0
+        self._sweep_from = rows[-1].id if full and rows else end if end < self.cursor else 0
+
+    # Lanes
+
+    def gain(self, lanes: frozenset[int]) -> None:
+        """*lanes* are read from now on, from the first id. Call it between two reads."""
+        if not self.lanes or not self._begun():
+            self._read_lanes(self.lanes | lanes)
+            self.rewind()
+        elif self.gained is not None:
+            self.gained._read_lanes(self.gained.lanes | lanes)
+            self.gained.rewind()
+        else:
+            self.gained = Reading(
+                settle_seconds=self.settle_seconds,
+                chunk_rows=self.chunk_rows,
+                in_flight_rows=self.in_flight_rows,
+                in_flight_bytes=self.in_flight_bytes,
+                in_flight=self.in_flight,
+                lanes=lanes,
+                _common=self,
+            )
+
+    def lose(self, lanes: frozenset[int]) -> None:
+        """*lanes* are read no more."""
+        self._read_lanes(self.lanes - lanes)
+        if self.gained is not None:
+            self.gained._read_lanes(self.gained.lanes - lanes)
+            if not self.gained.lanes:
+                self.gained = None
+
+    def turn(self) -> Reading:
+        """Whose read is next: the common one's, or every second time that of the gained lanes."""
+        self._turn_of_gained = self.gained is not None and not self._turn_of_gained
+        return self.gained if self._turn_of_gained and self.gained is not None else self
+
+    def join(self) -> None:
+        """Go on together, if the gained lanes have come to the end. Call it between two reads."""
+        gained = self.gained
+        if gained is None or not gained.at_the_end:
+            return
+        # A cursor may always go back: what is above it is read again, or is in flight.
+        self.cursor = min(self.cursor, gained.cursor)
+        self.open_ids |= gained.open_ids
+        self.caught_up = False
+        self._read_lanes(self.lanes | gained.lanes)
+        self.gained = None
+
+    def _begun(self) -> bool:
+        return self.cursor > 0 or self.at_the_end
+
+    def _read_lanes(self, lanes: frozenset[int]) -> None:
+        self.lanes = ALL_LANES if lanes == ALL_LANES else lanes

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from random import Random
 
+from outbox_relay.relay.lease import Holding, Lease
 from outbox_relay.relay.options import RelayOptions
-from outbox_relay.relay.ports import Broker, Clock, Lease, Observer, Store
+from outbox_relay.relay.ports import Broker, Clock, Observer, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,5 +21,10 @@ class Surroundings:
     observer: Observer
     random: Random
     options: RelayOptions
-    lease: Lease
+    holding: Holding
     hinted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def lease(self) -> Lease:
+        """The lease as it stands now."""
+        return self.holding.lease

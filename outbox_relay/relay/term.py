@@ -14,6 +14,7 @@ from outbox_relay.errors import StoreUnavailable
 from outbox_relay.relay.decide import Backoff, TrustWindow
 from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.hints import HINT_GAP_SECONDS
+from outbox_relay.relay.keeper import Keeper
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.ports import Row
 from outbox_relay.relay.purge import Purge
@@ -33,17 +34,17 @@ class TermRun:
     def __init__(self, around: Surroundings, *, encoder: Encoder, trust: TrustWindow) -> None:
         options = around.options
         self._around = around
-        self._trust = trust
         self.reading = Reading(
             settle_seconds=around.store.settle_seconds,
             chunk_rows=options.chunk_rows,
             in_flight_rows=options.in_flight_rows,
             in_flight_bytes=options.in_flight_bytes,
             safe=around.lease.noted_id,
+            lanes=around.lease.lanes,
         )
         self._marker = Marker(
             around.store,
-            around.lease.term,
+            around.holding,
             clock=around.clock,
             observer=around.observer,
             random=around.random,
@@ -51,12 +52,21 @@ class TermRun:
             delete=options.retention_seconds == 0,
         )
         self._purge = Purge(around, busy=lambda: self.reading.room() < options.in_flight_rows // 2)
+        # Two would delete the same rows.
+        self._purge.is_ours = lambda: 0 in around.lease.lanes
         self._dispatcher = Dispatcher(
             around, reading=self.reading, encoder=encoder, marker=self._marker, trust=trust
         )
         self._room = asyncio.Event()
         self._stopping = asyncio.Event()
         self._quiet = Quiet(self.reading, self._dispatcher.held, around.clock.now())
+        self._keeper = Keeper(
+            around,
+            trust=trust,
+            quiet=self._quiet,
+            reading=self.reading,
+            let_go=self._dispatcher.let_go,
+        )
         self._next_schema = around.clock.now() + SCHEMA_SECONDS
 
     async def run(self, *, until_empty: bool = False) -> None:
@@ -69,7 +79,7 @@ class TermRun:
         reader = self._spawn(self._read(until_empty))
         background = [
             self._spawn(self._marker.run()),
-            self._spawn(self._renew()),
+            self._spawn(self._keeper.run()),
             self._spawn(self._note()),
             self._spawn(self._sample()),
             self._spawn(self._purge.run()),
@@ -78,6 +88,7 @@ class TermRun:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if reader.done() and not reader.exception():
+                self._keeper.stop()
                 self._dispatcher.end()
                 settling = self._spawn(self._settle())
                 tasks[0] = settling
@@ -110,6 +121,7 @@ class TermRun:
 
     def _on_marked(self, ids: Sequence[int]) -> None:
         self.reading.settled(ids)
+        self._keeper.marked()
         self._room.set()
 
     # Reading
@@ -131,7 +143,9 @@ class TermRun:
             # A hint that comes while the read is under way asks for another one.
             self._around.hinted.clear()
             started = clock.now()
+            before = self.reading.cursor
             try:
+                await self._take_in_gained()
                 found = await self._read_once()
             except StoreUnavailable as error:
                 self._raise_if_over(error)
@@ -142,13 +156,16 @@ class TermRun:
                 continue
             failures = 0
             goes_on = self._dispatcher.pauses.will_go_on()
-            if until_empty and self.reading.idle() and not goes_on:
+            if until_empty and self.reading.idle() and not goes_on and await self._all_drained():
                 return
-            if found >= self._around.options.chunk_rows // 2:
+            behind = before < self.reading.cursor < self.reading.safe
+            if behind or found >= self._around.options.chunk_rows // 2:
                 pause = FIRST_POLL_SECONDS
                 await clock.sleep(0)
                 continue
             pause = FIRST_POLL_SECONDS if found else pause * 1.5
+            if self.reading.gained is not None:
+                pause = FIRST_POLL_SECONDS
             pause = min(pause, self._around.options.poll_seconds)
             await self._rest(pause, started)
 
@@ -162,6 +179,8 @@ class TermRun:
 
     def _may_read(self) -> bool:
         """Whether there is room for half a chunk, and anywhere to publish it."""
+        if not self._around.holding.lanes:
+            return False
         if self._dispatcher.pauses.everything() or not self._dispatcher.watch.up.is_set():
             return False
         if not self._dispatcher.held.loaded:
@@ -178,7 +197,7 @@ class TermRun:
 
     async def _read_once(self) -> int:
         """One read with what belongs to it. How many rows were new."""
-        around, reading = self._around, self.reading
+        around, reading = self._around, self.reading.turn()
         started = around.clock.now()
         plan = reading.plan(now=started)
         rows = await around.store.read(plan)
@@ -198,9 +217,23 @@ class TermRun:
         reading.dispatched(fresh)
         if peek is not None:
             reading.peeked(peek, await around.store.uncommitted_ids(peek))
+        self.reading.join()
         if self._quiet.sweep_due(started):
             await self._sweep()
         return len(fresh)
+
+    async def _take_in_gained(self) -> None:
+        """Begin to read lanes that came during the term."""
+        if self._keeper.gained:
+            # What the last owner gave up of them holds up keys: known before their first row.
+            await self._dispatcher.held.reload()
+            lanes, self._keeper.gained = self._keeper.gained, frozenset()
+            self.reading.gain(lanes & self._around.holding.lanes)
+
+    async def _all_drained(self) -> bool:
+        """Whether the lanes of others are empty too."""
+        around = self._around
+        return around.holding.all or (await around.store.sample(cap=1)).rows == 0
 
     async def _sweep(self) -> None:
         around, reading = self._around, self.reading
@@ -251,27 +284,6 @@ class TermRun:
         return True
 
     # Beside it
-
-    async def _renew(self) -> None:
-        around, trust = self._around, self._trust
-        while True:
-            await around.clock.sleep(trust.renew_every())
-            if trust.may_skip(around.clock.now()) and self._quiet.lasts(around.clock.now()):
-                continue
-            started = around.clock.now()
-            try:
-                await around.store.renew(
-                    around.lease,
-                    noted_id=self.reading.safe,
-                    lease_seconds=around.options.lease_seconds,
-                )
-            except StoreUnavailable as error:
-                self._raise_if_over(error)
-                around.observer.log("renew_failed", error=str(error))
-            else:
-                trust.renewed(started)
-                around.observer.timed("lease", around.clock.now() - started)
-            around.observer.lanes(len(around.lease.lanes), trust.left(around.clock.now()))
 
     async def _note(self) -> None:
         around = self._around

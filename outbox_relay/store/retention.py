@@ -13,22 +13,16 @@ AGE_COLUMNS = {Status.PRODUCED: "produced_at", Status.DEAD: "dead_at"}
 class Retention:
     """
     Statements of one outbox in one dialect. Each DELETE names ids, so that it locks no other row.
-
-    *current* is the test of the term; its placeholder comes last.
     """
 
-    def __init__(self, dialect: Dialect, *, table: str, by_status: str, current: str) -> None:
+    def __init__(self, dialect: Dialect, *, table: str, by_status: str) -> None:
         self._dialect = dialect
         self._by_status = by_status
-        self._current = current
         self._delete = dialect.delete_from.format(table)
 
-    def delete_produced(self, ids: str) -> str:
+    def delete_produced(self, ids: str, fence: str) -> str:
         """As the mark, ``status = 0`` is what fences a statement that waited for a row lock."""
-        return (
-            f"{self._delete} WHERE id IN ({ids}) AND status = {Status.PENDING:d} "
-            f"AND {self._current}"
-        )
+        return f"{self._delete} WHERE id IN ({ids}) AND status = {Status.PENDING:d} AND {fence}"
 
     def aged(self, plan: PurgePlan) -> str:
         """Takes no lock, and goes by the index: neither pending rows nor a sort."""

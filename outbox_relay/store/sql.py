@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -13,27 +12,19 @@ from sqlalchemy.pool import NullPool
 
 from outbox_relay.errors import (
     ConfigError,
-    LeaseLost,
     SchemaMismatch,
     ServerChanged,
     StoreUnavailable,
 )
-from outbox_relay.relay.ports import (
-    Aged,
-    Backlog,
-    DeadKeys,
-    Lease,
-    PurgePlan,
-    ReadPlan,
-    Row,
-    Term,
-)
-from outbox_relay.schema import LANES, MAX_ERROR_CHARS, schema_problem, tables
+from outbox_relay.relay.lease import Lease, Sharing, Term
+from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
+from outbox_relay.schema import MAX_ERROR_CHARS, schema_problem, tables
 from outbox_relay.store import mysql, postgresql, sqlite
 from outbox_relay.store.channel import Channel, MissingTable
 from outbox_relay.store.dead_letters import dead_keys_of
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.holders import Holders
+from outbox_relay.store.leases import Leases
 from outbox_relay.store.login import log_in
 from outbox_relay.store.options import DatabaseOptions
 from outbox_relay.store.statements import Statements
@@ -80,6 +71,7 @@ class SqlStore:
         self._samples = self._channel(options)
         self._purges = self._channel(options)
         self._sql = Statements(dialect, self._tables, self._engine.dialect.identifier_preparer)
+        self._lease = Leases(dialect, self._sql.lease, self._leases, self._tables)
 
     def _channel(self, options: DatabaseOptions, *session: str) -> Channel:
         return Channel(
@@ -119,60 +111,49 @@ class SqlStore:
 
     # Lease
 
-    async def acquire(self, owner: str, *, wake_address: str, lease_seconds: float) -> Lease | None:
+    async def acquire(
+        self, owner: str, *, wake_address: str, lease_seconds: float, slots: int = 1
+    ) -> Lease | None:
         """See Store."""
         self._server = None
-        lanes, held = (await self._leases.execute(self._sql.held)).rows[0]
-        if not lanes:
-            raise SchemaMismatch(
-                f"{self._tables.lease.name} has no lanes: empty {self._tables.version.name} and run "
-                "`outbox-relay migrate`, which completes the tables"
-            )
-        if held:
+        lease = await self._lease.acquire(
+            owner, wake_address=wake_address, lease_seconds=lease_seconds, slots=slots
+        )
+        if lease is None:
             return None
-        server = (await self._leases.execute(self._dialect.identity)).rows[0][0]
-        nonce = secrets.token_hex(16)
-        parameters = (server, owner, nonce, lease_seconds, wake_address, server)
-        answer = await self._leases.execute(self._sql.acquire, parameters)
-        if answer.matched == 0:
-            return None
-        rows = (await self._leases.execute(self._sql.lease, (nonce,))).rows
-        if not rows:
-            return None
-        self._server = server
+        self._server = lease.server
         self._holders = Holders()
         for channel in self._channels:
             if channel is not self._leases:
                 # Perhaps opened to another server, when this one was not yet known.
                 await channel.reconnect()
-        return self._lease_of(rows, nonce, server)
+        return lease
 
-    @staticmethod
-    def _lease_of(rows: Sequence[Any], nonce: str, server: str) -> Lease:
-        lanes = [row[0] for row in rows]
-        term, noted_id, crash_count = (max(row[i] for row in rows) for i in (1, 2, 3))
-        return Lease(
-            term=Term(term, nonce),
-            # SQLite has one lane; its owner holds them all.
-            lanes=frozenset(lanes) if len(lanes) > 1 else frozenset(range(LANES)),
-            server=server,
-            noted_id=noted_id,
-            crash_count=crash_count,
-        )
+    async def look(self, lease: Lease) -> Sharing:
+        """See Store."""
+        return await self._lease.look(lease)
+
+    async def take(
+        self, lease: Lease, lanes: frozenset[int], *, lease_seconds: float
+    ) -> frozenset[int]:
+        """See Store."""
+        return await self._lease.take(lease, lanes, lease_seconds=lease_seconds)
+
+    async def give(self, lease: Lease, lanes: frozenset[int]) -> None:
+        """See Store."""
+        await self._lease.give(lease, lanes)
 
     async def wake_addresses(self) -> frozenset[str]:
         """See Store."""
-        return frozenset(row[0] for row in (await self._leases.execute(self._sql.wake)).rows)
+        return await self._lease.wake_addresses()
 
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
         """See Store."""
-        parameters = (lease_seconds, noted_id, lease.term.nonce)
-        if not (await self._leases.execute(self._sql.renew, parameters)).matched:
-            raise LeaseLost(f"another relay took the lanes from term {lease.term.number}")
+        await self._lease.renew(lease, noted_id=noted_id, lease_seconds=lease_seconds)
 
     async def release(self, lease: Lease) -> None:
         """See Store."""
-        await self._leases.execute(self._sql.release, (lease.term.nonce,))
+        await self._lease.release(lease)
 
     # Reading
 
@@ -205,33 +186,28 @@ class SqlStore:
 
     async def mark_produced(self, ids: Sequence[int], term: Term) -> None:
         """See Store."""
-        answer = await self._marks.execute(self._sql.mark_produced(ids), (term.nonce,))
+        answer = await self._marks.execute(
+            self._sql.mark_produced(ids, self._lease.sql.fence(term)), (term.nonce,)
+        )
         if answer.matched < len(ids):
-            await self._check_term(term, self._marks)
+            await self._lease.check(term, self._marks)
 
     async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
         """See Store."""
-        answer = await self._marks.execute(self._sql.delete_produced(ids), (term.nonce,))
+        answer = await self._marks.execute(
+            self._sql.delete_produced(ids, self._lease.sql.fence(term)), (term.nonce,)
+        )
         if answer.matched < len(ids):
-            await self._check_term(term, self._marks)
+            await self._lease.check(term, self._marks)
 
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """See Store."""
         # PostgreSQL's text holds no NUL.
         parameters = (error.replace("\0", "")[:MAX_ERROR_CHARS], row_id, term.nonce)
-        answer = await self._marks.execute(self._sql.mark_dead, parameters)
+        sql = self._sql.mark_dead(self._lease.sql.fence(term))
+        answer = await self._marks.execute(sql, parameters)
         if not answer.matched:
-            await self._check_term(term, self._marks)
-
-    async def _check_term(self, term: Term, channel: Channel) -> None:
-        """Raise unless *term* is current: rows that did not match were then settled before."""
-        rows = (await channel.execute(self._sql.term_is_current, (term.nonce,))).rows
-        if not rows:
-            raise LeaseLost(f"another relay took the lanes from term {term.number}")
-        if not rows[0][0]:
-            raise StoreUnavailable(
-                f"the lease of term {term.number} ran out and is not yet renewed"
-            )
+            await self._lease.check(term, self._marks)
 
     # Beside it
 
@@ -259,7 +235,8 @@ class SqlStore:
 
     async def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
         """See Store."""
-        await self._check_term(term, self._purges)
+        # Rows that are due are due, whoever has their lanes.
+        await self._lease.check(replace(term, lanes=frozenset()), self._purges)
         sql = self._sql.purge(ids, plan)
         return (await self._purges.execute(sql, (-plan.older_than_seconds,))).matched
 

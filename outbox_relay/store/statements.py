@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from outbox_relay.relay.ports import PurgePlan, ReadPlan
-from outbox_relay.schema import Status, Tables
+from outbox_relay.schema import LANES, Status, Tables
 from outbox_relay.store.dead_letters import dead_keys_sql
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.retention import Retention
@@ -28,49 +28,23 @@ class Statements:
         d, p = dialect, dialect.placeholder
         self._d = d
         quote = preparer.quote_identifier
-        name, lease, control, version = [
+        name, self.lease, control, version = [
             ".".join(quote(part) for part in (table.schema, table.name) if part)
             for table in (names.outbox, names.lease, names.control, names.version)
         ]
         self._pending = f"{name} {d.pending_hint.format(quote(names.pending_index))}"
-        current = f"EXISTS (SELECT 1 FROM {lease} WHERE nonce = {p} AND expires_at > {d.now})"
         self._mark = (
             f"UPDATE {name} {d.primary_hint} "
             f"SET status = {Status.PRODUCED:d}, produced_at = {d.now} "
-            f"WHERE id IN ({{}}) AND status = {Status.PENDING:d} AND {current}"
+            f"WHERE id IN ({{}}) AND status = {Status.PENDING:d} AND {{}}"
         )
-        self._retention = Retention(d, table=name, by_status=self._pending, current=current)
-        self.mark_dead = (
+        self._retention = Retention(d, table=name, by_status=self._pending)
+        self._mark_dead = (
             f"UPDATE {name} SET status = {Status.DEAD:d}, attempts = attempts + 1, "
             f"dead_at = {d.now}, last_error = {p} "
-            f"WHERE id = {p} AND status = {Status.PENDING:d} AND {current}"
+            f"WHERE id = {p} AND status = {Status.PENDING:d} AND {{}}"
         )
-        self.term_is_current = f"SELECT expires_at > {d.now} FROM {lease} WHERE nonce = {p} LIMIT 1"
         self.version = f"SELECT version, min_reader FROM {version} ORDER BY version DESC LIMIT 1"
-        # Not COUNT(CASE ...): beside COUNT(*), MySQL 8.0.15 counts the NULLs too.
-        self.held = (
-            f"SELECT COUNT(*), SUM(CASE WHEN expires_at > {d.now} THEN 1 ELSE 0 END) FROM {lease}"
-        )
-        # MySQL assigns from left to right: what looks at the old nonce and server comes first.
-        self.acquire = (
-            f"UPDATE {lease} SET "
-            f"crash_count = CASE WHEN nonce = '' THEN 0 ELSE crash_count + 1 END, "
-            f"noted_id = CASE WHEN server = {p} THEN noted_id ELSE 0 END, "
-            f"term = term + 1, owner = {p}, nonce = {p}, expires_at = {d.seconds_ahead}, "
-            f"wake_address = {p}, server = {p} WHERE expires_at <= {d.now}"
-        )
-        self.lease = f"SELECT lane, term, noted_id, crash_count FROM {lease} WHERE nonce = {p}"
-        self.wake = (
-            f"SELECT DISTINCT wake_address FROM {lease} "
-            f"WHERE expires_at > {d.now} AND wake_address <> ''"
-        )
-        self.renew = (
-            f"UPDATE {lease} SET expires_at = {d.seconds_ahead}, noted_id = {p} WHERE nonce = {p}"
-        )
-        self.release = (
-            f"UPDATE {lease} SET owner = '', nonce = '', wake_address = '', crash_count = 0, "
-            f"expires_at = '1970-01-01 00:00:00.000000' WHERE nonce = {p}"
-        )
         self.max_id = (d.holders or "SELECT MAX(id) FROM {table}").format(table=name)
         self.payload = f"SELECT {d.blob.format('payload')} FROM {name} WHERE id = {p}"
         self.paused = f"SELECT topic FROM {control}"
@@ -93,6 +67,7 @@ class Statements:
                 "content_type",
                 d.microseconds.format("created_at"),
                 f"CASE WHEN attempts > 0 THEN {d.microseconds.format('available_at')} END",
+                "lane",
             )
         )
 
@@ -104,6 +79,8 @@ class Statements:
         where = f"status = {Status.PENDING:d} AND ({which})"
         for first, last in plan.skip_ids:
             where += f" AND (id < {first:d} OR id > {last:d})"
+        if len(plan.lanes) < LANES:
+            where += f" AND lane IN ({_ids(plan.lanes)})"
         topics = tuple(sorted(plan.skip_topics))
         if topics:
             where += f" AND topic NOT IN ({','.join([self._d.placeholder] * len(topics))})"
@@ -122,14 +99,18 @@ class Statements:
         where, topics = self._where(plan)
         return f"SELECT id FROM {self._pending} WHERE {where}", topics
 
-    def mark_produced(self, ids: Sequence[int]) -> str:
+    def mark_produced(self, ids: Sequence[int], fence: str) -> str:
         """The term's test alone does not fence: a statement that waited for a row lock goes on with
         what it read before. With ``status = 0`` it then touches nothing."""
-        return self._mark.format(_ids(ids))
+        return self._mark.format(_ids(ids), fence)
 
-    def delete_produced(self, ids: Sequence[int]) -> str:
+    def delete_produced(self, ids: Sequence[int], fence: str) -> str:
         """With the same fence as `mark_produced`."""
-        return self._retention.delete_produced(_ids(ids))
+        return self._retention.delete_produced(_ids(ids), fence)
+
+    def mark_dead(self, fence: str) -> str:
+        """Likewise, for one row."""
+        return self._mark_dead.format(fence)
 
     def aged(self, plan: PurgePlan) -> str:
         """See Retention."""

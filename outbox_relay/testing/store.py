@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from outbox_relay.errors import LeaseLost, SchemaMismatch, ServerChanged, StoreUnavailable
+from outbox_relay.errors import SchemaMismatch, ServerChanged
 from outbox_relay.events import uuid7
-from outbox_relay.relay.ports import (
-    Aged,
-    Backlog,
-    DeadKeys,
-    Lease,
-    PurgePlan,
-    ReadPlan,
-    Row,
-    Term,
-)
+from outbox_relay.relay.lease import Lease, Sharing, Term
+from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
 from outbox_relay.schema import LANES, Codec, Status
 from outbox_relay.testing.clock import FakeClock
+from outbox_relay.testing.leases import MemoryLeases
 
 
 @dataclass(slots=True)
@@ -52,6 +45,7 @@ class Transaction:
     ) -> int:
         """Insert an event; its id."""
         row_id = self.store.next_id()
+        event_id = uuid7().bytes
         row = Row(
             id=row_id,
             topic=topic,
@@ -60,11 +54,12 @@ class Transaction:
             payload_bytes=len(payload),
             codec=codec,
             headers=None if headers is None else json.dumps(dict(headers)),
-            event_id=uuid7().bytes,
+            event_id=event_id,
             event_name=name,
             content_type="application/json",
             created_us=self.store.clock.wall_us(),
             requeued_us=None,
+            lane=zlib.crc32(event_id if key is None else key) % LANES,
         )
         self.store.rows[row_id] = _Stored(row, committed=False)
         self.ids.append(row_id)
@@ -81,23 +76,12 @@ class Transaction:
             del self.store.rows[row_id]
 
 
-@dataclass(slots=True)
-class _Held:
-    nonce: str = ""
-    term: int = 0
-    expires_at: float = 0.0
-    noted_id: int = 0
-    crash_count: int = 0
-    server: str = ""
-    wake_address: str = ""
-
-
 class InMemoryStore:
     """
     The `Store` port in memory. Several relays may share one.
 
     `fail` makes the next calls of a method raise, `before` runs a hook ahead of each; both take the
-    method's name. `server` may be changed, as a failover does.
+    method's name. `server` may be changed, as a failover does; `leases` shows whose the lanes are.
     """
 
     def __init__(self, clock: FakeClock, *, settle_seconds: float = 2.0) -> None:
@@ -111,8 +95,8 @@ class InMemoryStore:
         self.before: dict[str, Callable[[], object]] = {}
         self._failures: dict[str, list[Exception]] = {}
         self._last_id = 0
-        self._held = _Held()
-        self._nonces = itertools.count(1)
+        self.leases = MemoryLeases(clock)
+        self._served_by = ""
 
     # For tests
 
@@ -180,58 +164,57 @@ class InMemoryStore:
         if self.schema_problem is not None:
             raise SchemaMismatch(self.schema_problem)
 
-    async def acquire(self, owner: str, *, wake_address: str, lease_seconds: float) -> Lease | None:
+    async def acquire(
+        self, owner: str, *, wake_address: str, lease_seconds: float, slots: int = 1
+    ) -> Lease | None:
         """See Store."""
         await self._enter("acquire")
-        held = self._held
-        if held.expires_at > self.clock.now():
-            return None
-        held.crash_count = held.crash_count + 1 if held.nonce else 0
-        if held.server != self.server:
-            held.noted_id = 0
-        held.nonce = f"nonce-{next(self._nonces)}"
-        held.term += 1
-        held.server = self.server
-        held.wake_address = wake_address
-        held.expires_at = self.clock.now() + lease_seconds
-        return Lease(
-            term=Term(held.term, held.nonce),
-            lanes=frozenset(range(LANES)),
-            server=held.server,
-            noted_id=held.noted_id,
-            crash_count=held.crash_count,
+        lease = self.leases.acquire(
+            owner,
+            wake_address=wake_address,
+            lease_seconds=lease_seconds,
+            slots=slots,
+            server=self.server,
         )
+        if lease is not None:
+            self._served_by = lease.server
+        return lease
+
+    async def look(self, lease: Lease) -> Sharing:
+        """See Store."""
+        await self._enter("look")
+        return self.leases.look(lease)
+
+    async def take(
+        self, lease: Lease, lanes: frozenset[int], *, lease_seconds: float
+    ) -> frozenset[int]:
+        """See Store."""
+        await self._enter("take")
+        return self.leases.take(lease, lanes, lease_seconds=lease_seconds)
+
+    async def give(self, lease: Lease, lanes: frozenset[int]) -> None:
+        """See Store."""
+        await self._enter("give")
+        self.leases.give(lease, lanes)
 
     async def wake_addresses(self) -> frozenset[str]:
         """See Store."""
         await self._enter("wake_addresses")
-        held = self._held
-        is_held = bool(held.wake_address) and held.expires_at > self.clock.now()
-        return frozenset([held.wake_address] if is_held else [])
+        return self.leases.wake_addresses()
 
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
         """See Store."""
         await self._enter("renew")
-        self._require(lease.term, unexpired=False)
-        self._held.expires_at = self.clock.now() + lease_seconds
-        self._held.noted_id = noted_id
+        self.leases.renew(lease, noted_id=noted_id, lease_seconds=lease_seconds)
 
     async def release(self, lease: Lease) -> None:
         """See Store."""
         await self._enter("release")
-        if self._held.nonce == lease.term.nonce:
-            self._held.nonce, self._held.expires_at, self._held.crash_count = "", 0.0, 0
-            self._held.wake_address = ""
-
-    def _require(self, term: Term, *, unexpired: bool = True) -> None:
-        if self._held.nonce != term.nonce:
-            raise LeaseLost(f"another relay took the lanes from term {term.number}")
-        if unexpired and self._held.expires_at <= self.clock.now():
-            raise StoreUnavailable(f"the lease of term {term.number} ran out")
+        self.leases.release(lease)
 
     def _same_server(self) -> None:
-        if self._held.server and self._held.server != self.server:
-            raise ServerChanged(f"server {self.server} answers instead of {self._held.server}")
+        if self._served_by and self._served_by != self.server:
+            raise ServerChanged(f"server {self.server} answers instead of {self._served_by}")
 
     def _matching(self, plan: ReadPlan) -> list[_Stored]:
         upto = plan.upto_id if plan.upto_id is not None else self._last_id
@@ -241,6 +224,7 @@ class InMemoryStore:
             if stored.status is Status.PENDING
             and (plan.after_id < row_id <= upto or row_id in plan.open_ids)
             and stored.row.topic not in plan.skip_topics
+            and stored.row.lane in plan.lanes
             and not any(first <= row_id <= last for first, last in plan.skip_ids)
         ]
 
@@ -272,7 +256,7 @@ class InMemoryStore:
         """See Store."""
         await self._enter("mark_produced")
         self._same_server()
-        self._require(term)
+        self.leases.require(term)
         for stored in self._pending(ids):
             stored.status, stored.settled_at = Status.PRODUCED, self.clock.now()
 
@@ -280,7 +264,7 @@ class InMemoryStore:
         """See Store."""
         await self._enter("delete_produced")
         self._same_server()
-        self._require(term)
+        self.leases.require(term)
         for stored in list(self._pending(ids)):
             del self.rows[stored.row.id]
 
@@ -288,7 +272,7 @@ class InMemoryStore:
         """See Store."""
         await self._enter("mark_dead")
         self._same_server()
-        self._require(term)
+        self.leases.require(term)
         for stored in self._pending([row_id]):
             stored.status, stored.last_error = Status.DEAD, error
             stored.settled_at = self.clock.now()
@@ -344,7 +328,7 @@ class InMemoryStore:
         """See Store."""
         await self._enter("purge")
         self._same_server()
-        self._require(term)
+        self.leases.require(replace(term, lanes=frozenset()))
         until = self.clock.now() - plan.older_than_seconds
         gone = [
             i

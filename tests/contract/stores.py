@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from outbox_relay.relay.ports import Store
-from outbox_relay.schema import LANES, Status, tables
+from outbox_relay.schema import LANES, SCHEMA_VERSION, Status, tables
 from outbox_relay.store import DatabaseOptions, open_store
 from outbox_relay.testing import FakeClock, InMemoryStore
 from tests.services.database import Database
@@ -75,7 +75,7 @@ class MemoryWorld:
         self.store.paused.add(topic)
 
     def end_lease(self) -> None:
-        self.store._held.expires_at = 0.0
+        self.store.leases.run_out()
 
     def change_server(self) -> None:
         self.store.server = "memory:2"
@@ -166,9 +166,9 @@ def create_tables(engine: sa.Engine) -> Any:
     """The tables as `outbox-relay migrate` leaves them."""
     made = tables()
     made.metadata.create_all(engine)
-    lanes = 1 if engine.dialect.name == "sqlite" else LANES
+    lanes = 1 if engine.dialect.name == "sqlite" else 2 * LANES
     with engine.begin() as connection:
-        connection.execute(made.version.insert().values(version=1, min_reader=1))
+        connection.execute(made.version.insert().values(version=SCHEMA_VERSION, min_reader=1))
         connection.execute(made.lease.insert(), [{"lane": lane} for lane in range(lanes)])
     return made
 

@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from outbox_relay.relay.decide import TrustWindow
+from outbox_relay.relay.lease import Holding
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.reading import Reading
 from outbox_relay.relay.surroundings import Surroundings
@@ -58,7 +59,7 @@ class Relay:
                 observer=Silent(),
                 random=Random(1),
                 options=RelayOptions(chunk_rows=10),
-                lease=lease,
+                holding=Holding(lease),
             ),
             encoder=Encoder(source="/", max_payload_bytes=10**6),
             trust=TrustWindow(

@@ -8,7 +8,7 @@ import pytest
 
 from outbox_relay.errors import LeaseLost, SchemaMismatch, ServerChanged, StoreUnavailable
 from outbox_relay.relay.ports import ReadPlan
-from outbox_relay.schema import Status
+from outbox_relay.schema import SCHEMA_VERSION, Status
 from tests.contract.stores import SqlWorld, World, open_world
 
 
@@ -348,11 +348,13 @@ async def test_a_table_that_needs_a_newer_relay_is_a_mismatch(world):
         return
     version = world.tables.version
     with world.engine.begin() as connection:
-        connection.execute(version.insert().values(version=2, min_reader=1))
+        connection.execute(version.insert().values(version=SCHEMA_VERSION + 1, min_reader=1))
     await world.store.check_schema()
 
     with world.engine.begin() as connection:
-        connection.execute(version.insert().values(version=3, min_reader=3))
+        connection.execute(
+            version.insert().values(version=SCHEMA_VERSION + 2, min_reader=SCHEMA_VERSION + 1)
+        )
 
     with pytest.raises(SchemaMismatch, match="upgrade outbox-relay"):
         await world.store.check_schema()

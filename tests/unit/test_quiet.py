@@ -116,7 +116,7 @@ async def test_a_standby_asks_once_a_second(start, store, clock):
 
     added = Counter(store.calls)
     added.subtract(alone)
-    assert sum(added.values()) <= 75
+    assert sum(added.values()) <= 80
 
 
 async def test_a_busy_relay_notes_every_second(start, store, clock):
@@ -204,7 +204,7 @@ async def test_a_lease_does_not_run_out_in_a_quiet_time(start, store, clock):
     left = []
     for _ in range(200):
         await clock.advance(0.1)
-        left.append(store._held.expires_at - clock.now())
+        left.append(store.leases.seconds_left())
 
     assert running.producer.active
     assert min(left) >= 10
