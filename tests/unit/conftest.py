@@ -25,6 +25,7 @@ class Running:
         self.producer = EventProducer(
             store,
             broker,
+            owner=options.pop("owner", None),
             clock=clock,
             observer=self.watcher,
             random=Random(1),

@@ -1,0 +1,555 @@
+"""
+Several relays over one store, in time that stands still: who has which lanes, and what a hand-over may
+not do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from outbox_relay.errors import LeaseLost, StoreUnavailable
+from outbox_relay.relay.lease import ALL_LANES, Holding, Lease, Sharing, Term, choose, share
+from outbox_relay.relay.options import RelayOptions
+from outbox_relay.relay.ports import Row
+from outbox_relay.relay.reading import Reading
+from outbox_relay.schema import LANES
+from outbox_relay.testing import RecordingBroker
+
+# Shares
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 4, 5, 12, 63, 64])
+def test_the_shares_are_all_lanes_and_differ_by_one_at_most(members):
+    """
+    Nobody has twice what another has, and no lane is left over.
+    """
+    shares = [share(held=0, members=members, rank=rank) for rank in range(members)]
+
+    assert sum(shares) == LANES
+    assert max(shares) - min(shares) <= 1
+
+
+def test_who_holds_its_share_neither_takes_nor_gives():
+    """
+    Else lanes would go to and fro for ever.
+    """
+    for members in (1, 3, 5):
+        for rank in range(members):
+            held = share(held=0, members=members, rank=rank)
+            assert share(held=held, members=members, rank=rank) == 0
+
+
+def test_relays_that_come_together_choose_different_lanes():
+    """
+    Both look before either has taken any.
+    """
+    chosen = [
+        choose(
+            Sharing(members=4, rank=rank, handed_back=ALL_LANES, run_out=frozenset()),
+            held=0,
+            run_out_too=False,
+        )
+        for rank in range(4)
+    ]
+
+    assert frozenset().union(*chosen) == ALL_LANES
+    assert [len(lanes) for lanes in chosen] == [16] * 4
+
+
+def test_lanes_that_ran_out_may_be_left_alone():
+    """
+    After an outage of the database their owner may live.
+    """
+    sharing = Sharing(members=1, rank=0, handed_back=frozenset({1, 2}), run_out=ALL_LANES - {1, 2})
+
+    assert choose(sharing, held=0, run_out_too=False) == {1, 2}
+    assert choose(sharing, held=0, run_out_too=True) == ALL_LANES
+
+
+def test_a_mark_that_named_a_lane_just_given_back_is_no_lost_lease():
+    """
+    It is repeated; a lane that should be ours and is not ends the term.
+    """
+    holding = Holding(Lease(term=Term(1, "n"), server="s", noted_id=0, crash_count=0))
+    holding.giving = frozenset({7, 8})
+    holding.gave(frozenset({7}))
+
+    assert not holding.is_over(LeaseLost("taken", frozenset({7})))
+    assert holding.is_over(LeaseLost("taken", frozenset({7, 8})))
+    assert holding.is_over(LeaseLost("all of them"))
+    assert holding.lanes == ALL_LANES - {7, 8}
+
+
+def test_more_relays_than_lanes_are_refused():
+    """
+    Some would never have a lane.
+    """
+    [problem] = RelayOptions(max_active_relays=65).problems()
+
+    assert "max_active_relays = 65" in problem
+    assert RelayOptions(max_active_relays=64).problems() == []
+    assert RelayOptions(max_active_relays=0).problems() != []
+
+
+# Reading
+
+
+def row(row_id: int, lane: int = 0) -> Row:
+    return Row(row_id, "t", b"k", b"", 0, 0, None, b"", "e", "", 0, None, lane)
+
+
+@pytest.fixture
+def reading() -> Reading:
+    """Of lane 1, at rest at id 100."""
+    reading = Reading(
+        settle_seconds=0,
+        chunk_rows=2,
+        in_flight_rows=6,
+        in_flight_bytes=1000,
+        safe=100,
+        lanes=frozenset({1}),
+    )
+    plan = reading.plan(now=0.0)
+    _, peek = reading.page(plan, [])
+    reading.peeked(peek, [])
+    assert reading.cursor == 100
+    return reading
+
+
+def step(reading: Reading, *rows: Row, uncommitted: tuple[int, ...] = ()):
+    """One read by whoever's turn it is, answered with *rows*."""
+    turn = reading.turn()
+    plan = turn.plan(now=0.0)
+    fresh, peek = turn.page(plan, rows)
+    for found in fresh:
+        reading.take(found)
+    turn.dispatched(fresh)
+    if peek is not None:
+        turn.peeked(peek, [*(found.id for found in fresh), *uncommitted])
+    reading.join()
+    return plan
+
+
+def test_gained_lanes_are_read_from_the_first_id_in_turn_with_the_others(reading):
+    """
+    A backlog of a dead relay does not hold up the events of the lanes that were held.
+    """
+    reading.gain(frozenset({2, 3}))
+
+    plans = [step(reading, row(5, 2), row(6, 3)), step(reading), step(reading, row(7, 2))]
+
+    assert [(plan.after_id, sorted(plan.lanes)) for plan in plans] == [
+        (0, [2, 3]),
+        (100, [1]),
+        (6, [2, 3]),
+    ]
+
+
+def test_gained_lanes_join_when_they_have_come_to_the_end(reading):
+    """
+    From the lower cursor, with the open ids of both.
+    """
+    reading.open_ids = {90}
+    reading.gain(frozenset({2}))
+    step(reading, row(5, 2), uncommitted=(40,))
+    assert reading.gained is not None
+    assert reading.gained.open_ids == {40}
+    step(reading)
+    step(reading)
+
+    assert reading.gained is None
+    assert reading.lanes == {1, 2}
+    assert reading.open_ids == {40, 90}
+    assert step(reading).after_id == 100
+
+
+def test_the_room_is_common(reading):
+    """
+    I10. Two readings, one limit.
+    """
+    reading.gain(frozenset({2}))
+    for row_id in range(1, 6):
+        reading.take(row(row_id, 1))
+
+    assert reading.gained is not None
+    assert reading.gained.room() == reading.room() == 1
+
+
+def test_a_rewind_goes_for_gained_lanes_too(reading):
+    """
+    What paused is found again in all lanes.
+    """
+    reading.gain(frozenset({2}))
+    step(reading, row(5, 2), row(6, 2))
+    reading.rewind()
+
+    assert not reading.passed()
+    assert [step(reading, row(7)).after_id, step(reading, row(8)).after_id] == [0, 0]
+
+
+def test_nothing_is_idle_while_gained_lanes_are_drained(reading):
+    """
+    `--until-empty` waits for them.
+    """
+    step(reading)
+    assert reading.idle()
+
+    reading.gain(frozenset({2}))
+
+    assert not reading.idle()
+
+
+def test_a_sweep_of_a_part_passes_a_bounded_number_of_ids(reading):
+    """
+    I10. Millions of rows of others are no long scan.
+    """
+    reading.cursor = reading.safe = 10**6
+    first = reading.sweep(10)
+    assert first is not None
+    reading.swept_to(first, [])
+    second = reading.sweep(10)
+
+    assert second is not None
+    assert (first.after_id, first.upto_id) == (0, 50_000)
+    assert (second.after_id, second.upto_id) == (50_000, 100_000)
+    assert first.lanes == {1}
+
+
+# Relays
+
+
+@pytest.fixture
+def crowd(start):
+    """Starts relays by name, four of which may be active."""
+
+    def start_(*names: str, **options):
+        options = {"max_active_relays": 4} | options
+        return [start(owner=name, **options) for name in names]
+
+    return start_
+
+
+def shares_of(store) -> list[int]:
+    return sorted(len(lanes) for lanes in store.leases.owners().values())
+
+
+async def test_relays_share_the_lanes_as_they_come(crowd, store, clock):
+    """
+    One has all; two a half each; the fifth stands by.
+    """
+    crowd("a")
+    await clock.advance(1)
+    assert shares_of(store) == [64]
+
+    crowd("b")
+    await clock.advance(4)
+    assert shares_of(store) == [32, 32]
+
+    crowd("c", "d", "e")
+    await clock.advance(6)
+
+    assert shares_of(store) == [16, 16, 16, 16]
+
+
+async def test_a_relay_that_stops_hands_its_lanes_to_the_others(crowd, store, clock):
+    """
+    I9. At once: at their next look.
+    """
+    relays = crowd("a", "b", "c")
+    await clock.advance(6)
+    await relays[0].stop()
+    assert relays[0].task.done()
+    await clock.advance(0.9)
+
+    assert shares_of(store) == [32, 32]
+
+
+async def test_the_lanes_of_a_dead_relay_move_when_its_lease_ends(crowd, store, clock):
+    """
+    I9, I5. Not before.
+    """
+    relays = crowd("a", "b")
+    await clock.advance(5)
+    relays[0].task.cancel()
+    relays[0].producer._store = None
+    store.before["release"] = _unavailable
+    await clock.advance(0.1)
+    del store.before["release"]
+    await clock.advance(9)
+    assert shares_of(store) == [32, 32]
+
+    await clock.advance(8)
+
+    assert {owner: len(lanes) for owner, lanes in store.leases.owners().items()} == {"b": 64}
+
+
+def _unavailable() -> None:
+    raise StoreUnavailable("away")
+
+
+async def test_several_relays_publish_everything_once_and_in_order(crowd, store, broker, clock):
+    """
+    I4, I6. While they come and leave in good order.
+    """
+    broker.topics["wide"] = 8
+    inserted: list[int] = []
+
+    async def write(seconds: float) -> None:
+        for _ in range(int(seconds * 10)):
+            inserted.extend(store.insert("wide", key=b"%d" % n) for n in range(0, 40, 3))
+            await clock.advance(0.1)
+
+    relays = crowd("a")
+    await write(2)
+    relays += crowd("b", "c")
+    await write(4)
+    await relays[0].stop()
+    relays += crowd("d", "e")
+    await write(4)
+    await relays[1].stop()
+    await write(3)
+    await clock.advance(3)
+
+    assert sorted(broker.seqs()) == inserted
+    by_key: dict[bytes, list[int]] = {}
+    for published in broker.published:
+        by_key.setdefault(published.record.key, []).append(published.seq)
+    assert all(ids == sorted(ids) for ids in by_key.values())
+
+
+async def test_a_lane_is_given_when_what_is_under_way_of_it_is_marked(crowd, store, broker, clock):
+    """
+    I4. Not before: the next owner would publish it again, or something later first.
+    """
+    broker.topics["orders"] = 1
+    crowd("a")
+    await clock.advance(1)
+    broker.hold("orders")
+    ids = [store.insert("orders", key=b"%d" % n) for n in range(64)]
+    await clock.advance(0.1)
+    ids += [store.insert("orders", key=b"%d" % n) for n in range(64)]
+    await clock.advance(0.1)
+    crowd("b")
+    await clock.advance(3)
+    under_way = {store.rows[row_id].row.lane for row_id in ids[:64]}
+    assert set().union(*[store.leases.owners().get("b", set())]).isdisjoint(under_way)
+
+    broker.let_go("orders")
+    await clock.advance(4)
+
+    assert shares_of(store) == [32, 32]
+    assert sorted(broker.seqs()) == ids
+    assert store.pending() == []
+
+
+async def test_a_batch_that_waits_to_be_sent_loses_the_rows_of_a_given_lane(
+    crowd, store, broker, clock
+):
+    """
+    I4, I6. It was taken off its track before; it goes without them, and their new owner publishes them.
+    """
+    [first] = crowd("a")
+    await clock.advance(1)
+    term = first.producer._term
+    store.before["renew"] = _unavailable
+    term._dispatcher._trust.renewed_at = -(10.0**9)
+    ids = [store.insert("orders", key=b"%d" % n) for n in range(200)]
+    await clock.advance(1.1)
+    assert len(term.reading.in_flight) == 200
+    other = RecordingBroker(clock, {"orders": 1})
+    crowd("b", broker=other)
+    await clock.advance(2)
+    assert len(term._around.holding.giving) == 32
+    assert broker.seqs() == other.seqs() == []
+
+    del store.before["renew"]
+    await clock.advance(6)
+
+    lanes = store.leases.owners()
+    assert {store.rows[i].row.lane for i in broker.seqs()} <= lanes["a"]
+    assert {store.rows[i].row.lane for i in other.seqs()} <= lanes["b"]
+    assert sorted(broker.seqs() + other.seqs()) == ids
+
+
+async def test_a_lane_gained_with_older_rows_waiting(crowd, store, broker, clock):
+    """
+    I4. Its rows are read from the first one, in order, and those of the lanes already held go on
+    meanwhile.
+    """
+    relays = crowd("a", "b", chunk_rows=10, in_flight_rows=40)
+    await clock.advance(5)
+    lanes = store.leases.owners()
+    theirs = [n for n in range(500) if _lane(store, n) in lanes["a"]]
+    ours = [n for n in range(500) if _lane(store, n) in lanes["b"]]
+    await relays[0].stop()
+    backlog = [store.insert("wide", key=b"%d" % n) for n in theirs * 3]
+    await clock.advance(0)
+    order: list[int] = []
+    for n in ours[:50]:
+        order.append(store.insert("wide", key=b"%d" % n))
+        await clock.advance(0.02)
+    await clock.advance(3)
+
+    published = broker.seqs()
+    place = {row_id: published.index(row_id) for row_id in backlog + order}
+    by_key: dict[bytes, list[int]] = {}
+    for record in broker.published:
+        by_key.setdefault(record.record.key, []).append(record.seq)
+    assert store.pending() == []
+    assert Counter(published).most_common(1)[0][1] == 1
+    assert all(ids == sorted(ids) for ids in by_key.values())
+    assert place[order[0]] < place[backlog[-1]]
+
+
+def _lane(store, n: int) -> int:
+    import zlib
+
+    return zlib.crc32(b"%d" % n) % LANES
+
+
+async def test_events_of_held_lanes_do_not_wait_for_a_gained_backlog(crowd, store, broker, clock):
+    """
+    The backlog fills chunk after chunk; a fresh event of a held lane is read in between.
+    """
+    [first] = crowd("a", chunk_rows=10, in_flight_rows=40)
+    await clock.advance(3)
+    term = first.producer._term
+    fresh_lane, others = 5, ALL_LANES - {5}
+    keys = {n: _lane(store, n) for n in range(2000)}
+    term.reading.lose(others)
+    backlog = [store.insert("wide", key=b"%d" % n) for n, lane in keys.items() if lane in others]
+    await clock.advance(0.5)
+    term._keeper.gained = others
+    fresh_key = next(n for n, lane in keys.items() if lane == fresh_lane)
+    fresh = store.insert("wide", key=b"%d" % fresh_key)
+    await clock.advance(1)
+    for _ in range(30):
+        await clock.advance(0.1)
+
+    published = broker.seqs()
+    assert set(published) == {*backlog, fresh}
+    assert published.index(fresh) < 200
+
+
+async def test_a_relay_that_lost_a_lane_begins_anew_and_keeps_nothing(crowd, store, broker, clock):
+    """
+    I5. It slept: others have some of its lanes. The rest is free at once.
+    """
+    [first] = crowd("a")
+    await clock.advance(2)
+    store.leases.run_out("a")
+    second = await store.acquire("b", wake_address="", lease_seconds=15, slots=4)
+    assert second is not None
+    await clock.advance(4)
+
+    assert "term_over" in first.watcher.names()
+    assert shares_of(store) == [64]
+
+    await store.give(second, second.lanes)
+    await store.release(second)
+    await clock.advance(2)
+
+    assert store.leases.owners().keys() == {"a"}
+
+
+async def test_an_outage_of_the_database_moves_no_lane(crowd, store, broker, clock):
+    """
+    I6, I8. Leases that ran out meanwhile are renewed by their owners before anybody takes them.
+    """
+    relays = crowd("a", "b")
+    await clock.advance(5)
+    before = store.leases.owners()
+    methods = ("renew", "look", "take", "read", "max_id", "sample", "mark_produced")
+    store.before |= dict.fromkeys((*methods, "uncommitted_ids", "acquire"), _unavailable)
+    await clock.advance(40)
+    assert shares_of(store) == []
+    store.before.clear()
+    await clock.advance(10)
+
+    assert store.leases.owners() == before
+    assert all("term_over" not in relay.watcher.names() for relay in relays)
+
+
+async def test_relays_with_different_settings_do_no_harm(start, store, broker, clock):
+    """
+    Who may be alone gives nothing; the other waits and takes over when it leaves.
+    """
+    alone = start(owner="alone")
+    await clock.advance(1)
+    start(owner="one of four", max_active_relays=4)
+    for n in range(30):
+        store.insert("wide", key=b"%d" % n)
+        await clock.advance(0.1)
+    assert store.leases.owners().keys() == {"alone"}
+
+    await alone.stop()
+    store.insert("wide", key=b"x")
+    await clock.advance(2)
+
+    assert store.leases.owners().keys() == {"one of four"}
+    assert len(broker.seqs()) == len(set(broker.seqs())) == 31
+
+
+async def test_of_several_relays_one_purges(crowd, store, broker, clock):
+    """
+    Two would delete the same rows.
+    """
+    relays = crowd("a", "b", "c", retention_seconds=1.0)
+    await clock.advance(6)
+    for n in range(50):
+        store.insert("wide", key=b"%d" % n)
+    await clock.advance(200)
+
+    purging = [relay for relay in relays if "purged" in relay.watcher.names()]
+    assert len(purging) == 1
+    assert 0 in store.leases.owners()[purging[0].producer._owner]
+
+
+async def test_held_keys_of_a_gained_lane_are_known_before_its_first_row(
+    crowd, store, broker, clock
+):
+    """
+    I4, with hold_key. The last owner may have given a row up a moment ago.
+    """
+    relays = crowd("a", "b", on_dead_letter="hold_key")
+    await clock.advance(5)
+    lane = min(store.leases.owners()["a"])
+    key = next(b"%d" % n for n in range(10_000) if _lane(store, n) == lane)
+    await clock.advance(30)
+    await relays[0].stop()
+    dead = store.insert("orders", key=key)
+    store.rows[dead].status = type(store.rows[dead].status).DEAD
+    store.rows[dead].last_error = "too_large: x"
+    later = store.insert("orders", key=key)
+    await clock.advance(5)
+
+    assert later not in broker.seqs()
+    assert lane in store.leases.owners()["b"]
+
+
+async def test_until_empty_waits_for_the_lanes_of_others(crowd, store, broker, clock):
+    """
+    What a drain returns from is empty, whoever emptied it.
+    """
+    crowd("a")
+    await clock.advance(3)
+    broker.hold("orders")
+    held = store.insert("orders", key=b"k")
+    await clock.advance(0.5)
+    from outbox_relay.relay.producer import EventProducer
+
+    drain = EventProducer(
+        store, broker, clock=clock, owner="drain", options=RelayOptions(max_active_relays=4)
+    )
+    task = asyncio.create_task(drain.run(until_empty=True))
+    await clock.advance(5)
+    assert not task.done()
+
+    broker.let_go("orders")
+    await clock.advance(5)
+
+    assert task.done()
+    assert broker.seqs() == [held]
