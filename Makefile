@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services demo bench wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos demo bench wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -36,6 +36,9 @@ test-sa20: $(SA20)/.installed services ## the contract suite on SQLAlchemy 2.0
 
 services: $(VENV)/.dev
 	$(BIN)/python -m tests.services.install
+
+chaos: $(VENV)/.dev services ## relays that come and go under load, five minutes each on MariaDB and PostgreSQL
+	CHAOS_SECONDS=300 NO_SKIPS=1 $(BIN)/python -m pytest tests/acceptance/test_several_relays.py -q --timeout 900
 
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo

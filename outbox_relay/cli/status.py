@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from sqlalchemy.engine import make_url
 from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require_driver
 from outbox_relay.cli.options import ConfigOption, SetOption, load
 from outbox_relay.errors import StoreUnavailable
-from outbox_relay.schema import Status, Tables, schema_problem, tables, utc_now
+from outbox_relay.schema import LANES, Status, Tables, schema_problem, tables, utc_now
 from outbox_relay.store.options import DatabaseOptions
 
 MOST_ROWS = 100_000
@@ -34,6 +35,7 @@ class Standing:
     oldest_pending_seconds: float | None = None
     dead_letter_rows: int = 0
     owner: str | None = None
+    owners: dict[str, int] = dataclasses.field(default_factory=dict)
     lanes_owned: int = 0
     lease_seconds_left: float | None = None
     crash_count: int = 0
@@ -132,14 +134,17 @@ def _rows(connection: sa.Connection, outbox: sa.Table, now: datetime) -> dict[st
 
 
 def _lease(connection: sa.Connection, lease: sa.Table, now: datetime) -> dict[str, Any]:
-    lanes = connection.execute(sa.select(lease)).all()
+    lanes = connection.execute(sa.select(lease).where(lease.c.lane < LANES)).all()
     held = [lane for lane in lanes if _utc(lane.expires_at) > now]
     if not held:
         return {"crash_count": max((lane.crash_count for lane in lanes), default=0)}
+    # SQLite has one lane, whose owner holds them all.
+    each = 1 if len(lanes) > 1 else LANES
+    owners = Counter(sorted(lane.owner for lane in held))
     return {
-        "owner": ", ".join(sorted({lane.owner for lane in held})),
-        # SQLite has one lane, whose owner holds them all.
-        "lanes_owned": len(held) if len(lanes) > 1 else 64,
+        "owner": ", ".join(owners),
+        "owners": {owner: count * each for owner, count in owners.items()},
+        "lanes_owned": len(held) * each,
         "lease_seconds_left": min((_utc(lane.expires_at) - now).total_seconds() for lane in held),
         "crash_count": max(lane.crash_count for lane in held),
     }
@@ -169,7 +174,7 @@ def _lines(standing: Standing) -> list[tuple[str, str, bool]]:
     age = standing.oldest_pending_seconds
     left = standing.lease_seconds_left
     owner = (
-        f"{standing.owner} ({standing.lanes_owned} lanes, {left:.1f} s left)"
+        f"{_owners_text(standing.owners)}; {left:.1f} s left"
         if left is not None
         else "nobody: no relay is active"
     )
@@ -181,6 +186,10 @@ def _lines(standing: Standing) -> list[tuple[str, str, bool]]:
         ("relay", owner, left is not None),
         ("paused topics", ", ".join(standing.paused_topics) or "none", not standing.paused_topics),
     ]
+
+
+def _owners_text(owners: dict[str, int]) -> str:
+    return ", ".join(f"{owner} ({lanes} lanes)" for owner, lanes in owners.items())
 
 
 def _rows_text(count: int) -> str:

@@ -163,11 +163,9 @@ async def test_a_term_that_lost_one_lane_marks_nothing(world, how):
     assert await other.take(second, frozenset({60}), lease_seconds=15) == {60}
     ids = [row_id for row_id, lane in lanes.items() if lane in first.lanes]
 
+    arguments = (ids[0], "unreadable: x") if how == "mark_dead" else (ids,)
     with pytest.raises(LeaseLost) as lost:
-        if how == "mark_dead":
-            await world.store.mark_dead(ids[0], "unreadable: x", first.term)
-        else:
-            await getattr(world.store, how)(ids, first.term)
+        await getattr(world.store, how)(*arguments, first.term)
 
     assert lost.value.lanes == {60}
     assert {world.status(row_id) for row_id in ids} == {Status.PENDING}

@@ -239,6 +239,7 @@ def test_status_reads_it_all_from_the_database(
         "backlog_rows": 2,
         "dead_letter_rows": 1,
         "owner": "host:1",
+        "owners": {"host:1": 64},
         "lanes_owned": 64,
         "crash_count": 0,
         "paused_topics": ["orders"],
