@@ -25,7 +25,7 @@ from outbox_relay.schema import LANES, tables
 from tests.acceptance.relays import RelayProcess
 from tests.services.kafka import Kafka
 
-KEYS = 200
+KEYS = 1000
 CONNECTIONS = 3
 METADATA = sa.MetaData()
 AGGREGATES = sa.Table(
@@ -49,7 +49,7 @@ def write(engine: sa.Engine, topic: str, until: float, seed: int) -> None:
     outbox = Outbox(source="/coming-and-going")
     with engine.connect() as connection:
         while time.monotonic() < until:
-            names = sorted(f"agg-{rng.randrange(KEYS)}" for _ in range(rng.randint(1, 20)))
+            names = sorted(f"agg-{rng.randrange(KEYS)}" for _ in range(rng.randint(1, 50)))
             versions = {}
             for name in sorted(set(names)):
                 locked = sa.select(AGGREGATES.c.version).where(AGGREGATES.c.name == name)
