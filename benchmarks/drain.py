@@ -143,8 +143,8 @@ def drain(
     outbox = tables()
     outbox.metadata.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(outbox.version.insert().values(version=1, min_reader=1))
-        connection.execute(outbox.lease.insert(), [{"lane": lane} for lane in range(64)])
+        connection.execute(outbox.version.insert().values(version=2, min_reader=1))
+        connection.execute(outbox.lease.insert(), [{"lane": lane} for lane in range(128)])
     database_port = _Port(mariadb.port, database.name)
     fill(database_port, topic, rows)
     before = cpu_seconds(mariadb.pid), cpu_seconds(kafka.pid)

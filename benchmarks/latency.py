@@ -132,8 +132,8 @@ def run(kind: str, mariadb: MariaDB, kafka: Kafka, rate: int, count: int) -> lis
     outbox = tables()
     outbox.metadata.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(outbox.version.insert().values(version=1, min_reader=1))
-        connection.execute(outbox.lease.insert(), [{"lane": lane} for lane in range(64)])
+        connection.execute(outbox.version.insert().values(version=2, min_reader=1))
+        connection.execute(outbox.lease.insert(), [{"lane": lane} for lane in range(128)])
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         paths = [f"unix:{folder}/{name}.sock" for name in ("owner", "standby")]
         listen = [f"{path},udp:127.0.0.1:0" for path in paths]

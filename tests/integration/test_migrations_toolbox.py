@@ -125,7 +125,7 @@ def test_the_printed_statements_build_the_same_tables(database: Any, engine: sa.
     migrate(options(database))
 
     assert nothing == ([], [])
-    assert lanes == (1 if engine.dialect.name == "sqlite" else 64)
+    assert lanes == (1 if engine.dialect.name == "sqlite" else 128)
     assert of_the_outbox(engine) == by_hand
 
 

@@ -389,6 +389,7 @@ async def test_a_read_under_way_brings_no_row_of_a_lane_given_meanwhile(
             term._around.holding.giving = given
             term.reading.lose(given)
             term._dispatcher.let_go()
+            term._around.holding.gave(given)
         return rows
 
     store.read = read
