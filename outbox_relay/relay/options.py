@@ -51,7 +51,7 @@ class RelayOptions:
     lease_seconds: float = 15.0
     """How long a relay may act without renewing. Must exceed kafka.publish_deadline_seconds, else two relays publish the same event."""
 
-    standby_seconds: float = 0.9
+    standby_seconds: float = 0.7
     """How often a relay that stands by looks whether it is needed, and an active one whether others came or went."""
 
     stop_seconds: float = 10.0

@@ -71,7 +71,7 @@ class SqlStore:
         self._samples = self._channel(options)
         self._purges = self._channel(options)
         self._sql = Statements(dialect, self._tables, self._engine.dialect.identifier_preparer)
-        self._lease = Leases(dialect, self._sql.lease, self._leases, self._tables)
+        self._lanes = Leases(dialect, self._sql.lease, self._leases, self._tables)
 
     def _channel(self, options: DatabaseOptions, *session: str) -> Channel:
         return Channel(
@@ -116,7 +116,7 @@ class SqlStore:
     ) -> Lease | None:
         """See Store."""
         self._server = None
-        lease = await self._lease.acquire(
+        lease = await self._lanes.acquire(
             owner, wake_address=wake_address, lease_seconds=lease_seconds, slots=slots
         )
         if lease is None:
@@ -131,29 +131,29 @@ class SqlStore:
 
     async def look(self, lease: Lease) -> Sharing:
         """See Store."""
-        return await self._lease.look(lease)
+        return await self._lanes.look(lease)
 
     async def take(
         self, lease: Lease, lanes: frozenset[int], *, lease_seconds: float
     ) -> frozenset[int]:
         """See Store."""
-        return await self._lease.take(lease, lanes, lease_seconds=lease_seconds)
+        return await self._lanes.take(lease, lanes, lease_seconds=lease_seconds)
 
     async def give(self, lease: Lease, lanes: frozenset[int]) -> None:
         """See Store."""
-        await self._lease.give(lease, lanes)
+        await self._lanes.give(lease, lanes)
 
     async def wake_addresses(self) -> frozenset[str]:
         """See Store."""
-        return await self._lease.wake_addresses()
+        return await self._lanes.wake_addresses()
 
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
         """See Store."""
-        await self._lease.renew(lease, noted_id=noted_id, lease_seconds=lease_seconds)
+        await self._lanes.renew(lease, noted_id=noted_id, lease_seconds=lease_seconds)
 
     async def release(self, lease: Lease) -> None:
         """See Store."""
-        await self._lease.release(lease)
+        await self._lanes.release(lease)
 
     # Reading
 
@@ -187,27 +187,27 @@ class SqlStore:
     async def mark_produced(self, ids: Sequence[int], term: Term) -> None:
         """See Store."""
         answer = await self._marks.execute(
-            self._sql.mark_produced(ids, self._lease.sql.fence(term)), (term.nonce,)
+            self._sql.mark_produced(ids, self._lanes.sql.fence(term)), (term.nonce,)
         )
         if answer.matched < len(ids):
-            await self._lease.check(term, self._marks)
+            await self._lanes.check(term, self._marks)
 
     async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
         """See Store."""
         answer = await self._marks.execute(
-            self._sql.delete_produced(ids, self._lease.sql.fence(term)), (term.nonce,)
+            self._sql.delete_produced(ids, self._lanes.sql.fence(term)), (term.nonce,)
         )
         if answer.matched < len(ids):
-            await self._lease.check(term, self._marks)
+            await self._lanes.check(term, self._marks)
 
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """See Store."""
         # PostgreSQL's text holds no NUL.
         parameters = (error.replace("\0", "")[:MAX_ERROR_CHARS], row_id, term.nonce)
-        sql = self._sql.mark_dead(self._lease.sql.fence(term))
+        sql = self._sql.mark_dead(self._lanes.sql.fence(term))
         answer = await self._marks.execute(sql, parameters)
         if not answer.matched:
-            await self._lease.check(term, self._marks)
+            await self._lanes.check(term, self._marks)
 
     # Beside it
 
@@ -236,7 +236,7 @@ class SqlStore:
     async def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
         """See Store."""
         # Rows that are due are due, whoever has their lanes.
-        await self._lease.check(replace(term, lanes=frozenset()), self._purges)
+        await self._lanes.check(replace(term, lanes=frozenset()), self._purges)
         sql = self._sql.purge(ids, plan)
         return (await self._purges.execute(sql, (-plan.older_than_seconds,))).matched
 

@@ -147,7 +147,7 @@ async def test_the_purge_neither_scans_pending_rows_nor_sorts(kind, request):
         statements = (
             (sql.aged(plan), (-DAY,)),
             (sql.purge(ids, plan), (-DAY,)),
-            (sql.delete_produced(ids), (lease.term.nonce,)),
+            (sql.delete_produced(ids, store._lanes.sql.fence(lease.term)), (lease.term.nonce,)),
         )
         found = []
         with engine.connect() as connection:

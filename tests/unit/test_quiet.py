@@ -102,9 +102,10 @@ async def test_an_idle_relay_asks_at_most_twice_a_second(start, store, clock, on
     assert sum(calls.values()) <= 120
 
 
-async def test_a_standby_asks_once_a_second(start, store, clock):
+async def test_a_standby_asks_seldom(start, store, clock):
     """
-    Twenty of them on one table: the lease, and seldom the version of the tables.
+    Twenty of them on one table: the lease three times in two seconds, so that a take-over is quick, and
+    seldom the version of the tables.
     """
     start()
     await clock.advance(1)
@@ -116,7 +117,7 @@ async def test_a_standby_asks_once_a_second(start, store, clock):
 
     added = Counter(store.calls)
     added.subtract(alone)
-    assert sum(added.values()) <= 80
+    assert sum(added.values()) <= 100
 
 
 async def test_a_busy_relay_notes_every_second(start, store, clock):
