@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from outbox_relay.compression import inflate
+from outbox_relay.compression import UnreadablePayload, inflate
 from outbox_relay.events import RELAY_HEADERS
 from outbox_relay.relay.ports import (
     RECORD_OVERHEAD_BYTES,
@@ -51,6 +51,12 @@ def _block(headers: list[tuple[str, bytes]]) -> _Block:
     return HeaderBlock(tuple(headers)), header_bytes(headers)
 
 
+_Kind = tuple[object, str, str | None, HeaderBlock, HeaderBlock, int]
+"""Event name, content type and stored headers, and what follows from them: two blocks of headers,
+and the bytes of a record without its key and value."""
+
+_NOTHING = HeaderBlock(())
+_LIKE_NONE: _Kind = (object(), "", None, _NOTHING, _NOTHING, 0)
 _ZLIB = int(Codec.ZLIB)
 _MOST_SHARED = 10_000
 _MOST_OWN = 1000
@@ -97,6 +103,7 @@ class Encoder:
     max_payload_bytes: int
     _shared: dict[tuple[str, str], _Block] = field(default_factory=dict)
     _own: dict[str | None, _Block] = field(default_factory=dict)
+    _kind: _Kind = _LIKE_NONE  # of the last row: neighbours are alike
     _second: int = -1
     _second_text: bytes = b""
 
@@ -111,6 +118,8 @@ class Encoder:
             return self._record(row)
         except UnreadableRow:
             raise
+        except UnreadablePayload as error:
+            raise UnreadableRow(str(error)) from error
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             # Rows come from any program: one that breaks a rule of the table must not end the relay.
             raise UnreadableRow(
@@ -134,18 +143,21 @@ class Encoder:
             requeued,
         ) = row
         if codec == _ZLIB:
-            value = self._inflated(payload or b"")
+            value: bytes | None = inflate(payload or b"", max_bytes=self.max_payload_bytes)
         else:
             value = _as_stored(row)
-        shared = self._shared.get((name, content_type)) or self._learn(name, content_type)
-        own = self._own.get(text) or self._learn_own(text)
+        kind = self._kind
+        if name != kind[0] or content_type != kind[1] or text != kind[2]:
+            kind = self._kind = self._learn(name, content_type, text)
+        _, _, _, shared, own, size = kind
         if requeued is not None:
-            own = _block([*own[0].headers, ("requeued-at", _time(requeued))])
+            header = ("requeued-at", _time(requeued))
+            own = HeaderBlock((*own.headers, header))
+            size += header_bytes([header])
         digits = hexlify(event_id)
         second, fraction = divmod(created, 1_000_000)
         if second != self._second:
             self._second, self._second_text = second, _second_text(second)
-        size = _FIXED_BYTES + shared[1] + own[1]
         if value is not None:
             size += len(value)
         if key is not None:
@@ -160,19 +172,18 @@ class Encoder:
                 % (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]),
                 b"%b.%06dZ" % (self._second_text, fraction),
                 b"%d" % row_id,
-                shared[0],
-                own[0],
+                shared,
+                own,
                 size,
             ),
         )
 
-    def _inflated(self, payload: bytes) -> bytes | None:
-        try:
-            return inflate(payload, max_bytes=self.max_payload_bytes)
-        except ValueError as error:
-            raise UnreadableRow(str(error)) from error
+    def _learn(self, name: str, content_type: str, text: str | None) -> _Kind:
+        shared = self._shared.get((name, content_type)) or self._learn_shared(name, content_type)
+        own = self._own.get(text) or self._learn_own(text)
+        return name, content_type, text, shared[0], own[0], _FIXED_BYTES + shared[1] + own[1]
 
-    def _learn(self, name: str, content_type: str) -> _Block:
+    def _learn_shared(self, name: str, content_type: str) -> _Block:
         if len(self._shared) > _MOST_SHARED:
             self._shared.clear()
         block = self._shared[(name, content_type)] = _block(

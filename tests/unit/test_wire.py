@@ -158,3 +158,31 @@ def test_the_size_is_an_upper_bound_of_the_records_bytes(key, payload, headers, 
 
     assert added.size <= record.byte_count
     assert actual <= record.byte_count + 61
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {
+                "event_name": st.sampled_from(["order.placed", "order.cancelled", ""]),
+                "content_type": st.sampled_from(["application/json", ""]),
+                "headers": st.sampled_from([None, "{}", '{"ce_source": "/shop"}', '{"a": "b"}']),
+                "created_us": st.sampled_from([0, 1_700_000_000_123_456, 1_700_000_001_000_000]),
+                "requeued_us": st.sampled_from([None, 1_700_000_000_000_000]),
+            }
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_a_record_does_not_depend_on_the_rows_before_it(rows):
+    """
+    What the encoder keeps of earlier rows saves work and changes nothing.
+    """
+    encoder = Encoder(source="/relay", max_payload_bytes=1000)
+
+    for changes in rows:
+        seen, alone = encoder.record(row(**changes)), encode(**changes)
+
+        assert (seen.headers, seen.byte_count) == (alone.headers, alone.byte_count)
+        assert (seen.time, seen.timestamp_ms) == (alone.time, alone.timestamp_ms)
