@@ -63,7 +63,7 @@ def build(config: Config) -> Relay:
     Call it on the loop that will run them. Raises ConfigError if one of them cannot be taken.
     """
     observer = build_observer(config)
-    wake = build_wake(config.relay)
+    wake = build_wake(config.relay, observer)
     producer = build_producer(config, observer, wake)
     try:
         http = build_http(config, producer, observer)
@@ -87,13 +87,15 @@ def build_observer(config: Config) -> MetricsObserver:
     return MetricsObserver(Metrics(database=url.get_backend_name(), driver=url.get_driver_name()))
 
 
-def build_wake(options: RelayOptions) -> WakeListener | None:
+def build_wake(
+    options: RelayOptions, observer: MetricsObserver | None = None
+) -> WakeListener | None:
     """Where hints come in; None where they are switched off."""
     if not options.wake_address:
         return None
     from outbox_relay.wake_listener import WakeListener  # noqa: PLC0415
 
-    return WakeListener(options.wake_address, published=options.wake_published)
+    return WakeListener(options.wake_address, published=options.wake_published, observer=observer)
 
 
 def build_producer(

@@ -59,6 +59,7 @@ class Hints:
             if not self._owns_all():
                 for address in await self._addresses():
                     self._wake.pass_on(address)
+                    self._observer.hints("passed_on", 1)
             await self._clock.sleep(HINT_GAP_SECONDS)
 
     def close(self) -> None:

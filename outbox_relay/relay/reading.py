@@ -31,17 +31,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from outbox_relay.relay.ports import ReadPlan, Row
+from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
+from outbox_relay.relay.window import Window
 
 NOTE_SECONDS = 1.0
 """How often the largest id is noted."""
 
 MAX_OPEN_IDS = 5000
 """The cursor stops below a transaction with more rows, so that no statement grows without bound."""
-
-SKIP_WINDOW_IDS = 50_000
-"""Ids that one read may pass while topics pause, so that a million parked rows are no long scan."""
-
 
 MOST_SKIP_RANGES = 100
 """Ranges of ids in flight that a read leaves out in SQL; the rest is skipped when it is returned."""
@@ -86,6 +83,9 @@ class Reading:
     caught_up: bool = False
     pass_done: bool = True
     largest_read: int = 0
+    window: Window = field(default_factory=Window)
+    _read_from: int = 0
+    _more: bool = False
     _pass_to: int = 0
     _notes: deque[tuple[float, int]] = field(default_factory=deque)
     _noted_at: float | None = None
@@ -124,6 +124,11 @@ class Reading:
             return 0
         return max(0, self.in_flight_rows - len(self.in_flight) + len(self._settled))
 
+    def _fitting(self) -> int:
+        """How many rows fit for sure: of each, a read may bring as much as is not left behind."""
+        left = self.in_flight_bytes - self.bytes_in_flight
+        return min(self.room(), max(1, left // LARGE_PAYLOAD_BYTES))
+
     def idle(self) -> bool:
         """Whether the last read found nothing to publish, and nothing is in flight."""
         return self.caught_up and len(self.in_flight) == len(self._settled)
@@ -143,17 +148,37 @@ class Reading:
         self.cursor = min(self.cursor, self.safe)
         ahead = self.in_flight.keys()
         skip_ids, skipped = _ranges(sorted([i for i in ahead if i > self.cursor]))
-        upto = None
-        if self.skip_topics and self.cursor < self.safe:
-            upto = min(self.safe, self.cursor + SKIP_WINDOW_IDS)
+        # The cursor stands still at a large transaction: those behind it are read all the same.
+        upto = self.safe if self._at_a_wall() else self.cursor + self.window.ids
+        self._read_from = self.cursor
         return ReadPlan(
             after_id=self.cursor,
             open_ids=frozenset(self.open_ids),
-            limit=min(self.chunk_rows, self.room()) + skipped,
-            upto_id=upto,
+            limit=min(self.chunk_rows, self._fitting()) + skipped,
+            upto_id=upto if upto < self.safe else self._end(),
             skip_topics=self.skip_topics,
             skip_ids=skip_ids,
         )
+
+    def _end(self) -> int | None:
+        # What pauses is skipped up to `safe` first: above it, each read would pass it again.
+        passes = self.skip_topics and self.cursor < self.safe and not self._at_a_wall()
+        return self.safe if passes else None
+
+    def _at_a_wall(self) -> bool:
+        return len(self.open_ids) >= MAX_OPEN_IDS
+
+    def answered(self, plan: ReadPlan, rows: Sequence[Row] | None, *, seconds: float) -> None:
+        """*plan* was answered with *rows* after *seconds*, or not at all."""
+        ids = max(0, (self.safe if plan.upto_id is None else plan.upto_id) - plan.after_id)
+        if rows is None:
+            self.window.failed(ids)
+        elif len(rows) < plan.limit:
+            self.window.passed(ids, seconds=seconds)
+
+    def goes_on(self) -> bool:
+        """Whether the last read said that there is more: none need wait for the next poll."""
+        return self._more or self._read_from < self.cursor < self.safe
 
     def page(self, plan: ReadPlan, rows: Sequence[Row]) -> tuple[list[Row], ReadPlan | None]:
         """
@@ -165,11 +190,12 @@ class Reading:
             self.largest_read = max(self.largest_read, rows[-1].id)
         fresh = [row for row in rows if row.id not in in_flight]
         full = len(rows) >= plan.limit
+        self._more = full and bool(fresh)
         end = rows[-1].id if full and rows else plan.upto_id
         target = self.safe if end is None else min(end, self.safe)
         self.caught_up = not full and plan.upto_id is None and not fresh and not self.open_ids
         self.pass_done |= not full and plan.upto_id is None
-        if target <= self.cursor:
+        if target <= self.cursor or self._at_a_wall():
             return fresh, None
         self._page_ids = frozenset([row.id for row in rows])
         return fresh, self._peek(target)
@@ -186,13 +212,14 @@ class Reading:
 
     def _peek(self, target: int) -> ReadPlan:
         known = sorted([i for i in self._page_ids | self.in_flight.keys() if i > self.cursor])
+        skip_ids, more = _ranges(known)
         return ReadPlan(
             after_id=self.cursor,
             upto_id=target,
             open_ids=frozenset(self.open_ids),
-            limit=0,
+            limit=more + len(self.open_ids) + MAX_OPEN_IDS + 1,
             skip_topics=self.skip_topics,
-            skip_ids=_ranges(known)[0],
+            skip_ids=skip_ids,
         )
 
     def peek_open(self) -> ReadPlan | None:
@@ -212,6 +239,8 @@ class Reading:
         self.open_ids.intersection_update(present)
         new = sorted(present - self._page_ids - self.in_flight.keys() - self.open_ids)
         target = plan.upto_id or 0
+        if len(present) >= plan.limit:
+            target = min(target, max(present))
         excess = len(new) + len(self.open_ids) - MAX_OPEN_IDS
         if excess > 0:
             kept = max(0, len(new) - excess)
@@ -262,9 +291,9 @@ class Reading:
             return None
         return ReadPlan(
             after_id=self._sweep_from,
-            upto_id=self.cursor,
+            upto_id=min(self.cursor, self._sweep_from + self.window.ids),
             open_ids=frozenset(),
-            limit=min(limit, self.room())
+            limit=min(limit, self._fitting())
             + sum(1 for row_id in self.in_flight if self._sweep_from < row_id <= self.cursor),
             skip_topics=self.skip_topics,
         )
@@ -276,4 +305,5 @@ class Reading:
     def swept_to(self, plan: ReadPlan, rows: Sequence[Row]) -> None:
         """The late rows among *rows*, the answer to *plan*, are on their tracks."""
         full = len(rows) >= plan.limit
-        self._sweep_from = rows[-1].id if full and rows else 0
+        end = rows[-1].id if full and rows else plan.upto_id or 0
+        self._sweep_from = end if end < self.cursor else 0

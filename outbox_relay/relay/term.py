@@ -15,7 +15,7 @@ from outbox_relay.relay.decide import Backoff, TrustWindow
 from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.hints import HINT_GAP_SECONDS
 from outbox_relay.relay.marker import Marker
-from outbox_relay.relay.ports import Row
+from outbox_relay.relay.ports import ReadPlan, Row
 from outbox_relay.relay.purge import Purge
 from outbox_relay.relay.quiet import Quiet
 from outbox_relay.relay.reading import NOTE_SECONDS, Reading
@@ -25,6 +25,8 @@ from outbox_relay.relay.wire import Encoder
 FIRST_POLL_SECONDS = 0.01
 SCHEMA_SECONDS = 10.0
 BACKLOG_CAP = 100_000
+SAMPLE_REST = 20
+"""A sample may pass very many rows that are gone: it takes no more than a twentieth of the time."""
 
 
 class TermRun:
@@ -144,7 +146,7 @@ class TermRun:
             goes_on = self._dispatcher.pauses.will_go_on()
             if until_empty and self.reading.idle() and not goes_on:
                 return
-            if found >= self._around.options.chunk_rows // 2:
+            if found >= self._around.options.chunk_rows // 2 or self.reading.goes_on():
                 pause = FIRST_POLL_SECONDS
                 await clock.sleep(0)
                 continue
@@ -181,7 +183,7 @@ class TermRun:
         around, reading = self._around, self.reading
         started = around.clock.now()
         plan = reading.plan(now=started)
-        rows = await around.store.read(plan)
+        rows = await self._answer(plan)
         if rows and self._quiet.rested:
             # Nobody has asked for a while what operators want: not a row before that.
             await self._look()
@@ -189,7 +191,7 @@ class TermRun:
             if not self._may_read():
                 return 0
             plan = reading.plan(now=around.clock.now())
-            rows = await around.store.read(plan)
+            rows = await self._answer(plan)
         fresh, peek = reading.page(plan, rows)
         self._quiet.found(len(rows), now=started)
         around.observer.read(len(fresh), around.clock.now() - started)
@@ -200,7 +202,18 @@ class TermRun:
             reading.peeked(peek, await around.store.uncommitted_ids(peek))
         if self._quiet.sweep_due(started):
             await self._sweep()
+            self._quiet.swept(now=around.clock.now())
         return len(fresh)
+
+    async def _answer(self, plan: ReadPlan) -> list[Row]:
+        """The store's answer to *plan*; how long it takes says how much the next may ask for."""
+        clock, rows = self._around.clock, None
+        started = clock.now()
+        try:
+            rows = await self._around.store.read(plan)
+        finally:
+            self.reading.answered(plan, rows, seconds=clock.now() - started)
+        return rows
 
     async def _sweep(self) -> None:
         around, reading = self._around, self.reading
@@ -210,7 +223,7 @@ class TermRun:
         plan = reading.sweep(around.options.sweep_rows_per_second)
         if plan is None:
             return
-        rows = await around.store.read(plan)
+        rows = await self._answer(plan)
         late = reading.late(rows)
         late = self._dispatcher.held.without_held(late)
         if late:
@@ -312,4 +325,5 @@ class TermRun:
             except StoreUnavailable as error:
                 self._raise_if_over(error)
                 around.observer.log("sample_failed", error=str(error))
-            await around.clock.sleep(around.options.sample_seconds)
+            took = around.clock.now() - started
+            await around.clock.sleep(max(around.options.sample_seconds, SAMPLE_REST * took))

@@ -7,7 +7,7 @@ from outbox_relay.relay.reading import MAX_OPEN_IDS, MOST_SKIP_RANGES, Reading
 
 
 def make_reading(**changes) -> Reading:
-    options = dict(settle_seconds=2.0, chunk_rows=10, in_flight_rows=40, in_flight_bytes=10_000)
+    options = dict(settle_seconds=2.0, chunk_rows=10, in_flight_rows=40, in_flight_bytes=10_000_000)
     return Reading(**(options | changes))
 
 

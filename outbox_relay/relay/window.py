@@ -1,0 +1,49 @@
+"""
+How many ids one read may pass.
+
+A read that returns few rows may have passed very many: rows of a topic that pauses, or index entries
+of rows that are produced and that a long transaction elsewhere keeps from being cleared away. Nobody
+can count those from outside, but they take time. So a read passes more ids while it is answered
+fast, and fewer when it is slow: no statement runs into its time-out, and no read keeps others waiting.
+
+Pure: time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+LEAST_IDS: Final = 10_000
+FIRST_IDS: Final = 50_000
+MOST_IDS: Final = 1 << 40
+FAST_SECONDS: Final = 0.02
+SLOW_SECONDS: Final = 0.06
+
+
+@dataclass(slots=True)
+class Window:
+    """
+    Ids that a read may pass. How long each answer takes at least does not count: the network's part.
+
+    >>> window = Window()
+    >>> window.passed(50_000, seconds=0.001)
+    >>> window.ids
+    100000
+    """
+
+    ids: int = FIRST_IDS
+    _fastest: float = float("inf")
+
+    def passed(self, ids: int, *, seconds: float) -> None:
+        """A read that passed *ids* was answered after *seconds*."""
+        self._fastest = min(self._fastest, seconds)
+        longer = seconds - self._fastest
+        if longer > SLOW_SECONDS:
+            self.failed(ids)
+        elif longer < FAST_SECONDS and ids >= self.ids:
+            self.ids = min(MOST_IDS, self.ids * 2)
+
+    def failed(self, ids: int) -> None:
+        """A read over *ids* was too much."""
+        self.ids = max(LEAST_IDS, min(ids, self.ids) // 2)
