@@ -102,6 +102,17 @@ RULES: Final = (
         lambda c: bool(c.relay.wake_published) and not c.relay.wake_address,
         "needs relay.wake_address: nobody listens for the hints that others send there",
     ),
+    Rule(
+        ("relay.wake_notify", "database.url"),
+        lambda c: c.relay.wake_notify and not c.database.url.startswith("postgresql"),
+        "is for PostgreSQL: use relay.wake_address",
+    ),
+    Rule(
+        ("relay.wake_notify", "database.transaction_pooler"),
+        lambda c: c.relay.wake_notify and c.database.transaction_pooler,
+        "does not go with {other}: LISTEN belongs to a session, and behind such a pooler nothing "
+        "would ever be heard: use relay.wake_address",
+    ),
 )
 
 
@@ -120,10 +131,15 @@ def _margin(config: Config) -> float:
 
 def _said(config: Config, rule: Rule) -> str:
     other = rule.keys[1] if len(rule.keys) > 1 else ""
-    return rule.reason.format(other=f"{other} = {_value(config, other)}") if other else rule.reason
+    if "{other}" not in rule.reason:
+        # Perhaps a secret.
+        return rule.reason
+    return rule.reason.format(other=f"{other} = {_value(config, other)}")
 
 
 def _value(config: Config, key: str) -> object:
     section, _, name = key.partition(".")
     value = getattr(getattr(config, section), name)
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else value

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 from outbox_relay.config import Config
 from outbox_relay.errors import ConfigError
+from outbox_relay.relay.hints import Wakes
 from outbox_relay.relay.producer import EventProducer
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from outbox_relay.metrics import MetricsObserver
     from outbox_relay.relay.dead_letters import DeadLetters
     from outbox_relay.relay.options import RelayOptions
+    from outbox_relay.relay.ports import Wake
     from outbox_relay.store.options import DatabaseOptions
     from outbox_relay.wake_listener import WakeListener
 
@@ -112,8 +114,17 @@ def build_producer(
         wire=config.wire,
         publish_deadline_seconds=config.kafka.publish_deadline_seconds,
         observer=observer,
-        wake=wake,
+        wake=_all_wakes(config, observer, wake),
     )
+
+
+def _all_wakes(config: Config, observer: MetricsObserver, wake: WakeListener | None) -> Wake | None:
+    if not config.relay.wake_notify:
+        return wake
+    from outbox_relay.store.notify import NotifyListener  # noqa: PLC0415
+
+    notify = NotifyListener(config.database, observer=observer)
+    return notify if wake is None else Wakes(wake, notify)
 
 
 def build_dead_letters(options: DatabaseOptions) -> DeadLetters:

@@ -15,6 +15,29 @@ OWNER_SECONDS = 1.0
 """How long the owner's address is used before the store is asked again."""
 
 
+class Wakes:
+    """Several ways by which hints come in, as one."""
+
+    def __init__(self, *wakes: Wake) -> None:
+        self._wakes = wakes
+        self.address = max((wake.address for wake in wakes), key=bool, default="")
+
+    def start(self, received: Callable[[bool], None]) -> None:
+        """See Wake."""
+        for wake in self._wakes:
+            wake.start(received)
+
+    def pass_on(self, address: str) -> None:
+        """See Wake."""
+        for wake in self._wakes:
+            wake.pass_on(address)
+
+    def close(self) -> None:
+        """See Wake."""
+        for wake in self._wakes:
+            wake.close()
+
+
 class Hints:
     """What becomes of the hints that reach this relay. `arrived` is for the reader to clear."""
 

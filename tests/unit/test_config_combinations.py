@@ -93,6 +93,19 @@ CASES = [
         "hints that others send there",
     ),
     (
+        {"relay.wake_notify": "true"},
+        "relay.wake_notify = true is for PostgreSQL: use relay.wake_address",
+    ),
+    (
+        {
+            "relay.wake_notify": "true",
+            "database.url": "postgresql+asyncpg://ob@db/shop",
+            "database.transaction_pooler": "true",
+        },
+        "relay.wake_notify = true does not go with database.transaction_pooler = true: LISTEN belongs "
+        "to a session, and behind such a pooler nothing would ever be heard: use relay.wake_address",
+    ),
+    (
         {"kafka.request_timeout_seconds": "10"},
         "kafka.request_timeout_seconds = 10.0 must be less than kafka.publish_deadline_seconds = 10.0",
     ),
