@@ -120,7 +120,8 @@ class Reading:
 
     def room(self) -> int:
         """How many more rows may be in flight."""
-        if self.bytes_in_flight >= self.in_flight_bytes:
+        if self.bytes_in_flight > self.in_flight_bytes * 3 // 4:
+            # Else each mark would make room for a read of hardly any rows.
             return 0
         return max(0, self.in_flight_rows - len(self.in_flight) + len(self._settled))
 

@@ -202,7 +202,9 @@ def test_what_one_read_may_bring_fits_into_the_bytes_that_are_left():
     budget = 6 * LARGE_PAYLOAD_BYTES
     reading = make_reading(in_flight_bytes=budget)
     at_first = reading.plan(now=1.0).limit
-    reading.bytes_in_flight = budget - LARGE_PAYLOAD_BYTES
+    reading.bytes_in_flight = 4 * LARGE_PAYLOAD_BYTES
+    later = reading.plan(now=1.0).limit
+    reading.bytes_in_flight = 5 * LARGE_PAYLOAD_BYTES
 
-    assert at_first == 6
-    assert reading.plan(now=1.0).limit == 1
+    assert (at_first, later) == (6, 2)
+    assert reading.room() == 0
