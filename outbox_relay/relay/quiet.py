@@ -17,6 +17,7 @@ from outbox_relay.relay.reading import NOTE_SECONDS, Reading
 SWEEP_SECONDS = 1.0
 QUIET_SWEEP_SECONDS = 5.0
 QUIET_NOTE_SECONDS = 10.0
+MOST_REST_SECONDS = 60.0
 SWEEP_REST = 20
 """After a sweep it rests so many times as long as that took: InnoDB passes every index entry of rows that
 are gone and that a long transaction keeps, however few ids are asked for."""
@@ -71,6 +72,6 @@ class Quiet:
         self.swept_at = now
         return True
 
-    def swept(self, *, now: float) -> None:
-        """The sweep that was due is done."""
-        self.sweep_rests_until = now + SWEEP_REST * (now - self.swept_at)
+    def swept(self, seconds: float, *, now: float) -> None:
+        """The sweep's read was answered after *seconds*."""
+        self.sweep_rests_until = now + min(MOST_REST_SECONDS, SWEEP_REST * seconds)

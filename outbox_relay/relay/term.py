@@ -202,7 +202,6 @@ class TermRun:
             reading.peeked(peek, await around.store.uncommitted_ids(peek))
         if self._quiet.sweep_due(started):
             await self._sweep()
-            self._quiet.swept(now=around.clock.now())
         return len(fresh)
 
     async def _answer(self, plan: ReadPlan) -> list[Row]:
@@ -223,7 +222,9 @@ class TermRun:
         plan = reading.sweep(around.options.sweep_rows_per_second)
         if plan is None:
             return
+        started = around.clock.now()
         rows = await self._answer(plan)
+        self._quiet.swept(around.clock.now() - started, now=around.clock.now())
         late = reading.late(rows)
         late = self._dispatcher.held.without_held(late)
         if late:

@@ -144,11 +144,15 @@ def test_a_sweep_rests_for_a_multiple_of_what_it_took(clock, store):
     """
     quiet = Quiet(make_reading(), HeldKeys.__new__(HeldKeys), moved_at=100.0)
     first = quiet.sweep_due(100.0)
-    quiet.swept(now=100.5)
+    quiet.swept(0.5, now=100.5)
 
     assert first
     assert not quiet.sweep_due(100.4 + 0.5 * SWEEP_REST)
     assert quiet.sweep_due(100.6 + 0.5 * SWEEP_REST)
+
+    quiet.swept(100.0, now=200.0)
+
+    assert quiet.sweep_due(261.0)
 
 
 async def test_a_sample_rests_for_a_multiple_of_what_it_took(clock, start):
