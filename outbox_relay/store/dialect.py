@@ -41,6 +41,8 @@ class Dialect:
     pending_hint: str
     """Names the index {} to read pending rows by."""
     primary_hint: str
+    status_by_id: str = "status"
+    """The status, where rows are named by their ids and the primary key is the way to them."""
     identity: str
     """One row, one text: which incarnation of the server answers."""
     session: tuple[str, ...]

@@ -31,6 +31,7 @@ def dialect(options: DatabaseOptions) -> Dialect:
         # By the index, in its order: what the planner knows of how many rows have which status is
         # soon wrong, and then it reads and sorts the whole table for a few rows.
         "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
         "enable_sort": "off",
         "jit": "off",
     }
@@ -49,6 +50,8 @@ def dialect(options: DatabaseOptions) -> Dialect:
         uuid="uuid_send({})",
         pending_hint="",
         primary_hint="",
+        # So that the index of pending rows does not serve: by ids it would be read as a whole.
+        status_by_id="status + 0",
         # Behind a pooler, settings of a session would be those of whoever gets the connection next.
         identity=f"{_IDENTITY}, {settings}" if pooled else _IDENTITY,
         session=() if pooled else (f"SELECT {settings}",),

@@ -26,7 +26,8 @@ class Retention:
     def delete_produced(self, ids: str) -> str:
         """As the mark, ``status = 0`` is what fences a statement that waited for a row lock."""
         return (
-            f"{self._delete} WHERE id IN ({ids}) AND status = {Status.PENDING:d} "
+            f"{self._delete} WHERE id IN ({ids}) "
+            f"AND {self._dialect.status_by_id} = {Status.PENDING:d} "
             f"AND {self._current}"
         )
 
@@ -47,8 +48,8 @@ class Retention:
         renewals would wait. Whoever deletes them, rows that are due are due.
         """
         return (
-            f"{self._delete} WHERE id IN ({ids}) AND status = {plan.status:d} "
-            f"AND {self._is_due(plan)}"
+            f"{self._delete} WHERE id IN ({ids}) "
+            f"AND {self._dialect.status_by_id} = {plan.status:d} AND {self._is_due(plan)}"
         )
 
     def _is_due(self, plan: PurgePlan) -> str:

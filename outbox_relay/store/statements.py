@@ -35,13 +35,13 @@ class Statements:
         self._mark = (
             f"UPDATE {name} {d.primary_hint} "
             f"SET status = {Status.PRODUCED:d}, produced_at = {d.now} "
-            f"WHERE id IN ({{}}) AND status = {Status.PENDING:d} AND {current}"
+            f"WHERE id IN ({{}}) AND {d.status_by_id} = {Status.PENDING:d} AND {current}"
         )
         self._retention = Retention(d, table=name, by_status=self._pending, current=current)
         self.mark_dead = (
             f"UPDATE {name} SET status = {Status.DEAD:d}, attempts = attempts + 1, "
             f"dead_at = {d.now}, last_error = {p} "
-            f"WHERE id = {p} AND status = {Status.PENDING:d} AND {current}"
+            f"WHERE id = {p} AND {d.status_by_id} = {Status.PENDING:d} AND {current}"
         )
         self.term_is_current = f"SELECT expires_at > {d.now} FROM {lease} WHERE nonce = {p} LIMIT 1"
         self.version = f"SELECT version, min_reader FROM {version} ORDER BY version DESC LIMIT 1"
@@ -70,9 +70,8 @@ class Statements:
             f"expires_at = '1970-01-01 00:00:00.000000' WHERE nonce = {p}"
         )
         self.max_id = f"SELECT MAX(id) FROM {name}"
-        self._after = f"SELECT id FROM {name} WHERE id > {{:d}} ORDER BY id LIMIT 1"
         self._ahead = AheadStatements(name)
-        self._holders = (d.holders or "").replace("{table}", name)
+        self._name = name
         self.payload = f"SELECT {d.blob.format('payload')} FROM {name} WHERE id = {p}"
         self.paused = f"SELECT topic FROM {control}"
         self._columns = self._row_columns()
@@ -102,7 +101,8 @@ class Statements:
             which = self._range(plan)
             if plan.open_ids:
                 which = f"({which}) OR id IN ({_ids(plan.open_ids)})"
-        where = f"status = {Status.PENDING:d} AND ({which})"
+            which = f"status = {Status.PENDING:d} AND ({which})"
+        where = which
         for first, last in plan.skip_ids:
             where += f" AND (id < {first:d} OR id > {last:d})"
         topics = tuple(sorted(plan.skip_topics))
@@ -115,9 +115,9 @@ class Statements:
         upto = "" if plan.upto_id is None else f" AND id <= {plan.upto_id:d}"
         return f"id > {plan.after_id:d}{upto}"
 
-    @staticmethod
-    def _open(plan: ReadPlan) -> str:
-        return f"id IN ({_ids(plan.open_ids)}) AND id <= {plan.after_id:d}"
+    def _open(self, plan: ReadPlan) -> str:
+        ids = f"id IN ({_ids(plan.open_ids)}) AND id <= {plan.after_id:d}"
+        return f"{self._d.status_by_id} = {Status.PENDING:d} AND {ids}"
 
     def read(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
         """One statement, so one snapshot."""
@@ -132,7 +132,7 @@ class Statements:
     def _read_apart(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
         # PostgreSQL would fetch everything above the cursor for the OR, whatever the LIMIT.
         late, topics = self._where(plan, self._open(plan))
-        ahead, _ = self._where(plan, self._range(plan))
+        ahead, _ = self._where(plan, f"status = {Status.PENDING:d} AND {self._range(plan)}")
         tail = f"ORDER BY id LIMIT {plan.limit:d}"
         return (
             f"SELECT {self._columns} FROM (SELECT * FROM {self._pending} WHERE {late} UNION ALL "
@@ -156,17 +156,22 @@ class Statements:
         self, plan: ReadPlan, after: int, upto: int, *, low: int
     ) -> tuple[str, tuple[str, ...]]:
         """The ids of a part of the range that are pending, or above *low* and without a row."""
-        where, topics = self._where(plan, f"id > {after:d} AND id <= {upto:d}")
+        part = f"status = {Status.PENDING:d} AND id > {after:d} AND id <= {upto:d}"
+        where, topics = self._where(plan, part)
         pending = f"SELECT id FROM {self._pending} WHERE {where}"
         return self._ahead.range(pending, after, upto, low=low, limit=plan.limit), topics
 
     def any_above(self, row_id: int) -> str:
         """Forwards: backwards from the end, rows deleted long ago would be passed one by one."""
-        return self._after.format(row_id)
+        # Hinted: where the table looks empty, MySQL would read all of it.
+        return (
+            f"SELECT id FROM {self._name} {self._d.primary_hint} WHERE id > {row_id:d} "
+            "ORDER BY id LIMIT 1"
+        )
 
     def holders(self, at_least: int) -> str:
         """The largest id above *at_least*, and who may still insert."""
-        return self._holders.format(at_least=at_least)
+        return (self._d.holders or "").format(table=self._name, at_least=at_least)
 
     def mark_produced(self, ids: Sequence[int]) -> str:
         """The term's test alone does not fence: a statement that waited for a row lock goes on with
