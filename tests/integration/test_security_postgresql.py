@@ -62,13 +62,15 @@ async def logs_in(options: DatabaseOptions) -> bool:
 
 async def test_a_user_who_must_encrypt_logs_in(secure_postgresql, authority: str) -> None:
     """
-    hostssl only: with database.ssl the store and `migrate` get in, without it neither does.
+    hostssl only: with database.ssl the store and `migrate` get in. Without it asyncpg encrypts where the
+    server does, and verifies nothing; where that is switched off too, the text says what to do.
     """
     url = User(secure_postgresql, SSL_ONLY).url("first")
-    plain = await refusal(DatabaseOptions(url=url))
+    plain = await refusal(DatabaseOptions(url=f"{url}?ssl=disable"))
     encrypted = DatabaseOptions(url=url, ssl=True, ssl_ca_file=authority)
 
     assert "whether it needs database.ssl = true" in plain
+    assert await logs_in(DatabaseOptions(url=url))
     assert await logs_in(encrypted)
     assert await asyncio.to_thread(migrate, encrypted) != []
 
@@ -139,6 +141,7 @@ async def test_a_server_without_tls_is_refused(postgresql_database: Database) ->
     said = await refusal(DatabaseOptions(url=postgresql_database.async_url, ssl=True))
 
     assert "rejected SSL upgrade" in said
+    assert "let the server serve TLS" in said
     assert ":ob@" not in said
 
 
