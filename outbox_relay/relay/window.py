@@ -45,5 +45,6 @@ class Window:
             self.ids = min(MOST_IDS, self.ids * 2)
 
     def failed(self, ids: int) -> None:
-        """A read over *ids* was too much."""
-        self.ids = max(LEAST_IDS, min(ids, self.ids) // 2)
+        """A read over *ids* was too much. One over hardly any was slow for another reason."""
+        if ids >= LEAST_IDS:
+            self.ids = max(LEAST_IDS, min(ids, self.ids) // 2)

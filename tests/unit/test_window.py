@@ -41,7 +41,10 @@ def test_a_window_shrinks_when_answers_are_slow_or_do_not_come():
     after_a_slow_one = window.ids
     window.failed(after_a_slow_one)
     window.failed(LEAST_IDS)
+    tail = Window()
+    tail.failed(LEAST_IDS - 1)
 
+    assert tail.ids == FIRST_IDS
     assert after_a_slow_one == FIRST_IDS // 2
     assert window.ids == LEAST_IDS
 
