@@ -32,38 +32,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
-from outbox_relay.relay.window import Window
+from outbox_relay.relay.window import Window, id_ranges
 
 NOTE_SECONDS = 1.0
 """How often the largest id is noted."""
 
 MAX_OPEN_IDS = 5000
 """The cursor stops below a transaction with more rows, so that no statement grows without bound."""
-
-MOST_SKIP_RANGES = 100
-"""Ranges of ids in flight that a read leaves out in SQL; the rest is skipped when it is returned."""
-
-
-def _ranges(ids: list[int]) -> tuple[tuple[tuple[int, int], ...], int]:
-    """
-    The ranges without a gap in *ids*, which are sorted, and how many ids are left over.
-
-    >>> _ranges([3, 4, 5, 9])
-    (((3, 5), (9, 9)), 0)
-    """
-    ranges: list[tuple[int, int]] = []
-    first = last = -2
-    for row_id in ids:
-        if row_id != last + 1:
-            if first >= 0:
-                ranges.append((first, last))
-                if len(ranges) == MOST_SKIP_RANGES:
-                    return tuple(ranges), sum(1 for i in ids if i > last)
-            first = row_id
-        last = row_id
-    if first >= 0:
-        ranges.append((first, last))
-    return tuple(ranges), 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,7 +123,7 @@ class Reading:
         self._advance_safe(now)
         self.cursor = min(self.cursor, self.safe)
         ahead = self.in_flight.keys()
-        skip_ids, skipped = _ranges(sorted([i for i in ahead if i > self.cursor]))
+        skip_ids, skipped = id_ranges(sorted([i for i in ahead if i > self.cursor]))
         # The cursor stands still at a large transaction: those behind it are read all the same.
         upto = self.safe if self._at_a_wall() else self.cursor + self.window.ids
         self._read_from = self.cursor
@@ -213,7 +188,7 @@ class Reading:
 
     def _peek(self, target: int) -> ReadPlan:
         known = sorted([i for i in self._page_ids | self.in_flight.keys() if i > self.cursor])
-        skip_ids, more = _ranges(known)
+        skip_ids, more = id_ranges(known)
         return ReadPlan(
             after_id=self.cursor,
             upto_id=target,

@@ -1,5 +1,5 @@
 """
-How many ids one read may pass.
+How many ids one read may pass, and which it leaves out.
 
 A read that returns few rows may have passed very many: rows of a topic that pauses, or index entries
 of rows that are produced and that a long transaction elsewhere keeps from being cleared away. Nobody
@@ -19,6 +19,32 @@ FIRST_IDS: Final = 50_000
 MOST_IDS: Final = 1 << 40
 FAST_SECONDS: Final = 0.02
 SLOW_SECONDS: Final = 0.06
+
+
+MOST_SKIP_RANGES = 100
+"""Ranges of ids in flight that a read leaves out in SQL; the rest is skipped when it is returned."""
+
+
+def id_ranges(ids: list[int]) -> tuple[tuple[tuple[int, int], ...], int]:
+    """
+    The ranges without a gap in *ids*, which are sorted, and how many ids are left over.
+
+    >>> id_ranges([3, 4, 5, 9])
+    (((3, 5), (9, 9)), 0)
+    """
+    ranges: list[tuple[int, int]] = []
+    first = last = -2
+    for row_id in ids:
+        if row_id != last + 1:
+            if first >= 0:
+                ranges.append((first, last))
+                if len(ranges) == MOST_SKIP_RANGES:
+                    return tuple(ranges), sum(1 for i in ids if i > last)
+            first = row_id
+        last = row_id
+    if first >= 0:
+        ranges.append((first, last))
+    return tuple(ranges), 0
 
 
 @dataclass(slots=True)
