@@ -31,6 +31,7 @@ from outbox_relay.config_checks import (
     shown,
     url_problems,
 )
+from outbox_relay.config_combinations import combination_problems
 from outbox_relay.errors import ConfigError
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.wire import WireOptions
@@ -280,6 +281,7 @@ def _cross_problems(config: Config, broken: set[str]) -> list[str]:
         )
     if config.database.url and "database.url" not in broken:
         found += url_problems(config.database.url) + login_problems(config.database)
+    found += combination_problems(config, broken)
     found += missing_files({"database": config.database, "kafka": config.kafka})
     return found + _name_problems(config.database)
 

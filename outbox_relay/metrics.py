@@ -152,6 +152,7 @@ class Metrics:
             "lease_expires_timestamp_seconds",
             "Until when this relay may act without renewing; 0 if it holds no lane",
         )
+        self.hints = self._counter("hints", "Hints about new events", "kind")
         self.schema_mismatch = self._gauge(
             "schema_mismatch", "1 while the tables do not fit this release"
         )
@@ -252,6 +253,10 @@ class MetricsObserver:
     def purged(self, kind: str, rows: int) -> None:
         """Count rows that were purged."""
         self.metrics.purged_rows.labels(kind).inc(rows)
+
+    def hints(self, kind: str, count: int) -> None:
+        """Count hints."""
+        self.metrics.hints.labels(kind).inc(count)
 
     def in_flight(self, rows: int, byte_count: int) -> None:
         """Show what is under way."""

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from outbox_relay.errors import ConfigError
-from outbox_relay.wake import PASSED_ON, Sender, WakeAddress, parse_wake_address
+from outbox_relay.relay.ports import Observer
+from outbox_relay.relay.watching import Silent
+from outbox_relay.wake import HINT, PASSED_ON, Sender, WakeAddress, parse_wake_address
 
 MOST_AT_ONCE: Final = 500
 """Datagrams taken before others on the loop have their turn."""
@@ -34,7 +36,10 @@ class WakeListener:
     listens on it, or if an address cannot be taken.
     """
 
-    def __init__(self, listen: str, *, published: str = "") -> None:
+    def __init__(
+        self, listen: str, *, published: str = "", observer: Observer | None = None
+    ) -> None:
+        self._observer = observer or Silent()
         self._files: list[tuple[Path, int]] = []
         self._sockets: list[socket.socket] = []
         self._senders: dict[str, Sender] = {}
@@ -99,14 +104,21 @@ class WakeListener:
         self._senders.clear()
 
     def _take(self, made: socket.socket, received: Callable[[bool], None]) -> None:
-        only_passed_on, count = True, 0
+        counts = {HINT: 0, PASSED_ON: 0}
+        refused = 0
         # A closed socket, or an error that the network reported: nothing to take either way.
         with suppress(OSError):
-            while count < MOST_AT_ONCE:
-                only_passed_on &= made.recv(1) == PASSED_ON
-                count += 1
-        if count:
-            received(only_passed_on)
+            for _ in range(MOST_AT_ONCE):
+                content = made.recv(2)
+                if content in counts:
+                    counts[content] += 1
+                else:
+                    refused += 1
+        if refused:
+            self._observer.hints("refused", refused)
+        if taken := sum(counts.values()):
+            self._observer.hints("received", taken)
+            received(not counts[HINT])
 
     def _open(self, address: WakeAddress) -> WakeAddress:
         try:

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 from outbox_relay.config import Config
 from outbox_relay.errors import ConfigError
+from outbox_relay.relay.hints import Wakes
 from outbox_relay.relay.producer import EventProducer
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from outbox_relay.metrics import MetricsObserver
     from outbox_relay.relay.dead_letters import DeadLetters
     from outbox_relay.relay.options import RelayOptions
+    from outbox_relay.relay.ports import Wake
     from outbox_relay.store.options import DatabaseOptions
     from outbox_relay.wake_listener import WakeListener
 
@@ -63,7 +65,7 @@ def build(config: Config) -> Relay:
     Call it on the loop that will run them. Raises ConfigError if one of them cannot be taken.
     """
     observer = build_observer(config)
-    wake = build_wake(config.relay)
+    wake = build_wake(config.relay, observer)
     producer = build_producer(config, observer, wake)
     try:
         http = build_http(config, producer, observer)
@@ -87,13 +89,15 @@ def build_observer(config: Config) -> MetricsObserver:
     return MetricsObserver(Metrics(database=url.get_backend_name(), driver=url.get_driver_name()))
 
 
-def build_wake(options: RelayOptions) -> WakeListener | None:
+def build_wake(
+    options: RelayOptions, observer: MetricsObserver | None = None
+) -> WakeListener | None:
     """Where hints come in; None where they are switched off."""
     if not options.wake_address:
         return None
     from outbox_relay.wake_listener import WakeListener  # noqa: PLC0415
 
-    return WakeListener(options.wake_address, published=options.wake_published)
+    return WakeListener(options.wake_address, published=options.wake_published, observer=observer)
 
 
 def build_producer(
@@ -110,8 +114,17 @@ def build_producer(
         wire=config.wire,
         publish_deadline_seconds=config.kafka.publish_deadline_seconds,
         observer=observer,
-        wake=wake,
+        wake=_all_wakes(config, observer, wake),
     )
+
+
+def _all_wakes(config: Config, observer: MetricsObserver, wake: WakeListener | None) -> Wake | None:
+    if not config.relay.wake_notify:
+        return wake
+    from outbox_relay.store.notify import NotifyListener  # noqa: PLC0415
+
+    notify = NotifyListener(config.database, observer=observer)
+    return notify if wake is None else Wakes(wake, notify)
 
 
 def build_dead_letters(options: DatabaseOptions) -> DeadLetters:

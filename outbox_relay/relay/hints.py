@@ -15,6 +15,29 @@ OWNER_SECONDS = 1.0
 """How long the owner's address is used before the store is asked again."""
 
 
+class Wakes:
+    """Several ways by which hints come in, as one."""
+
+    def __init__(self, *wakes: Wake) -> None:
+        self._wakes = wakes
+        self.address = max((wake.address for wake in wakes), key=bool, default="")
+
+    def start(self, received: Callable[[bool], None]) -> None:
+        """See Wake."""
+        for wake in self._wakes:
+            wake.start(received)
+
+    def pass_on(self, address: str) -> None:
+        """See Wake."""
+        for wake in self._wakes:
+            wake.pass_on(address)
+
+    def close(self) -> None:
+        """See Wake."""
+        for wake in self._wakes:
+            wake.close()
+
+
 class Hints:
     """What becomes of the hints that reach this relay. `arrived` is for the reader to clear."""
 
@@ -59,6 +82,7 @@ class Hints:
             if not self._owns_all():
                 for address in await self._addresses():
                     self._wake.pass_on(address)
+                    self._observer.hints("passed_on", 1)
             await self._clock.sleep(HINT_GAP_SECONDS)
 
     def close(self) -> None:

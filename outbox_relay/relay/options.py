@@ -42,6 +42,9 @@ class RelayOptions:
     wake_published: str = ""
     """Where other relays reach this one with hints, udp:host:port. Empty: the udp address of wake_address, with this machine's own address for 0.0.0.0."""
 
+    wake_notify: bool = False
+    """Whether the relay also listens for PostgreSQL's NOTIFY on a connection of its own, which a trigger of the table sends. PostgreSQL only, and not through a pooler with transaction_pooler."""
+
     sweep_rows_per_second: int = 2000
     """Rows a second that the search for late rows below the cursor may look at."""
 
@@ -78,7 +81,7 @@ class RelayOptions:
             f"relay.{field.name} = {getattr(self, field.name)} must be greater than 0"
             for field in dataclasses.fields(self)
             if field.name not in MAY_BE_ZERO
-            and not isinstance(getattr(self, field.name), str)
+            and not isinstance(getattr(self, field.name), str | bool)
             and getattr(self, field.name) <= 0
         ]
         found += [

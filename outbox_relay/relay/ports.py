@@ -16,6 +16,9 @@ from outbox_relay.relay.lease import ALL_LANES, Lease, Sharing, Term
 from outbox_relay.relay.outcomes import Outcome, RejectReason, Unknown
 from outbox_relay.schema import Status
 
+LARGE_PAYLOAD_BYTES = 16 * 1024
+"""Larger payloads stay behind when rows are read, and are fetched one by one within the budget."""
+
 
 class Row(NamedTuple):
     """
@@ -217,9 +220,11 @@ class Store(Protocol):
 
     async def uncommitted_ids(self, plan: ReadPlan) -> list[int]:
         """
-        Ids of the pending rows that *plan* names, whether their transactions committed or not.
+        Ids of the pending rows that *plan* names, whether their transactions committed or not; the
+        smallest, if they are more than `plan.limit`.
 
-        `plan.limit` does not apply. Empty where writers cannot commit out of order.
+        Empty where writers cannot commit out of order. Where nothing reads what is not committed:
+        also ids that were given out and have no row yet; what *plan* asks about was read just before.
         """
 
     async def max_id(self, *, at_least: int = 0) -> int:
@@ -227,8 +232,8 @@ class Store(Protocol):
         The largest id given out so far and still there, committed or not; 0 if none.
 
         *at_least* was given out too, and its row committed: perhaps it is deleted by now.
-        Where `uncommitted_ids` shows nothing because nothing reads what is not committed: the
-        largest id up to which no transaction is open any more.
+        Where nothing reads what is not committed: the largest id up to which no transaction is open
+        any more, or up to which `uncommitted_ids` shows what may be open.
         """
 
     async def payload(self, row_id: int) -> bytes | None:
@@ -362,6 +367,9 @@ class Observer(Protocol):
 
     def purged(self, kind: str, rows: int) -> None:
         """*rows* were old enough and are deleted: ``produced`` or ``dead_letter``."""
+
+    def hints(self, kind: str, count: int) -> None:
+        """*count* hints were ``received``, ``passed_on`` to a relay, or ``refused``: they are none."""
 
     def in_flight(self, rows: int, byte_count: int) -> None:
         """How much is read and not yet marked."""

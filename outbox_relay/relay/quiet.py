@@ -17,6 +17,10 @@ from outbox_relay.relay.reading import NOTE_SECONDS, Reading
 SWEEP_SECONDS = 1.0
 QUIET_SWEEP_SECONDS = 5.0
 QUIET_NOTE_SECONDS = 10.0
+MOST_REST_SECONDS = 60.0
+SWEEP_REST = 20
+"""After a sweep it rests so many times as long as that took: InnoDB passes every index entry of rows that
+are gone and that a long transaction keeps, however few ids are asked for."""
 
 
 @dataclass(slots=True)
@@ -28,6 +32,7 @@ class Quiet:
     moved_at: float
     looked_at: float = float("-inf")
     swept_at: float = float("-inf")
+    sweep_rests_until: float = float("-inf")
     rested: bool = False
     """Whether a look was left out since the last one."""
     _max_id: int | None = None
@@ -62,7 +67,11 @@ class Quiet:
     def sweep_due(self, now: float) -> bool:
         """Whether to sweep now; True counts as done."""
         every = QUIET_SWEEP_SECONDS if self.lasts(now) else SWEEP_SECONDS
-        if now < self.swept_at + every:
+        if now < max(self.swept_at + every, self.sweep_rests_until):
             return False
         self.swept_at = now
         return True
+
+    def swept(self, seconds: float, *, now: float) -> None:
+        """The sweep's read was answered after *seconds*."""
+        self.sweep_rests_until = now + min(MOST_REST_SECONDS, SWEEP_REST * seconds)

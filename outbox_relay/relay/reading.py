@@ -37,7 +37,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from outbox_relay.relay.lease import ALL_LANES
-from outbox_relay.relay.ports import ReadPlan, Row
+from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
+from outbox_relay.relay.window import Window, id_ranges
 from outbox_relay.schema import LANES
 
 NOTE_SECONDS = 1.0
@@ -45,38 +46,6 @@ NOTE_SECONDS = 1.0
 
 MAX_OPEN_IDS = 5000
 """The cursor stops below a transaction with more rows, so that no statement grows without bound."""
-
-SKIP_WINDOW_IDS = 50_000
-"""
-Ids that one read may pass while topics pause or others have lanes, so that a million rows that are
-skipped are no long scan.
-"""
-
-
-MOST_SKIP_RANGES = 100
-"""Ranges of ids in flight that a read leaves out in SQL; the rest is skipped when it is returned."""
-
-
-def _ranges(ids: list[int]) -> tuple[tuple[tuple[int, int], ...], int]:
-    """
-    The ranges without a gap in *ids*, which are sorted, and how many ids are left over.
-
-    >>> _ranges([3, 4, 5, 9])
-    (((3, 5), (9, 9)), 0)
-    """
-    ranges: list[tuple[int, int]] = []
-    first = last = -2
-    for row_id in ids:
-        if row_id != last + 1:
-            if first >= 0:
-                ranges.append((first, last))
-                if len(ranges) == MOST_SKIP_RANGES:
-                    return tuple(ranges), sum(1 for i in ids if i > last)
-            first = row_id
-        last = row_id
-    if first >= 0:
-        ranges.append((first, last))
-    return tuple(ranges), 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,6 +72,9 @@ class Reading:
     """Whether the last read came to the end, whatever it found."""
     _common: Reading | None = None
     _turn_of_gained: bool = False
+    window: Window = field(default_factory=Window)
+    _read_from: int = 0
+    _more: bool = False
     _pass_to: int = 0
     _notes: deque[tuple[float, int]] = field(default_factory=deque)
     _noted_at: float | None = None
@@ -139,9 +111,15 @@ class Reading:
         """How many more rows may be in flight."""
         if self._common is not None:
             return self._common.room()
-        if self.bytes_in_flight >= self.in_flight_bytes:
+        if self.bytes_in_flight > self.in_flight_bytes * 3 // 4:
+            # Else each mark would make room for a read of hardly any rows.
             return 0
         return max(0, self.in_flight_rows - len(self.in_flight) + len(self._settled))
+
+    def _fitting(self) -> int:
+        """How many rows fit for sure: of each, a read may bring as much as is not left behind."""
+        left = self.in_flight_bytes - self.bytes_in_flight
+        return min(self.room(), max(1, left // LARGE_PAYLOAD_BYTES))
 
     def idle(self) -> bool:
         """Whether the last read found nothing to publish, and nothing is in flight."""
@@ -166,19 +144,40 @@ class Reading:
             self.safe, self.skip_topics = self._common.safe, self._common.skip_topics
         self.cursor = min(self.cursor, self.safe)
         ahead = self.in_flight.keys()
-        skip_ids, skipped = _ranges(sorted([i for i in ahead if i > self.cursor]))
-        upto = None
-        if (self.skip_topics or len(self.lanes) < LANES) and self.cursor < self.safe:
-            upto = min(self.safe, self.cursor + SKIP_WINDOW_IDS)
+        skip_ids, skipped = id_ranges(sorted([i for i in ahead if i > self.cursor]))
+        # The cursor stands still at a large transaction: those behind it are read all the same.
+        upto = self.safe if self._at_a_wall() else self.cursor + self.window.ids
+        self._read_from = self.cursor
         return ReadPlan(
             after_id=self.cursor,
             open_ids=frozenset(self.open_ids),
-            limit=min(self.chunk_rows, self.room()) + skipped,
-            upto_id=upto,
+            limit=min(self.chunk_rows, self._fitting()) + skipped,
+            upto_id=upto if upto < self.safe else self._end(),
             skip_topics=self.skip_topics,
             skip_ids=skip_ids,
             lanes=self.lanes,
         )
+
+    def _end(self) -> int | None:
+        # What is skipped is passed up to `safe` first: above it, each read would pass it again.
+        skips = self.skip_topics or len(self.lanes) < LANES
+        passes = skips and self.cursor < self.safe and not self._at_a_wall()
+        return self.safe if passes else None
+
+    def _at_a_wall(self) -> bool:
+        return len(self.open_ids) >= MAX_OPEN_IDS
+
+    def answered(self, plan: ReadPlan, rows: Sequence[Row] | None, *, seconds: float) -> None:
+        """*plan* was answered with *rows* after *seconds*, or not at all."""
+        ids = max(0, (self.safe if plan.upto_id is None else plan.upto_id) - plan.after_id)
+        if rows is None:
+            self.window.failed(ids)
+        elif len(rows) < plan.limit:
+            self.window.passed(ids, seconds=seconds)
+
+    def goes_on(self) -> bool:
+        """Whether the last read said that there is more: none need wait for the next poll."""
+        return self._more or self._read_from < self.cursor < self.safe
 
     def page(self, plan: ReadPlan, rows: Sequence[Row]) -> tuple[list[Row], ReadPlan | None]:
         """
@@ -191,12 +190,13 @@ class Reading:
             common.largest_read = max(common.largest_read, rows[-1].id)
         fresh = [row for row in rows if row.id not in in_flight]
         full = len(rows) >= plan.limit
+        self._more = full and bool(fresh)
         end = rows[-1].id if full and rows else plan.upto_id
         target = self.safe if end is None else min(end, self.safe)
         self.caught_up = not full and plan.upto_id is None and not fresh and not self.open_ids
         self.at_the_end = not full and plan.upto_id is None
         self.pass_done |= self.at_the_end
-        if target <= self.cursor:
+        if target <= self.cursor or self._at_a_wall():
             return fresh, None
         self._page_ids = frozenset([row.id for row in rows])
         return fresh, self._peek(target)
@@ -213,13 +213,14 @@ class Reading:
 
     def _peek(self, target: int) -> ReadPlan:
         known = sorted([i for i in self._page_ids | self.in_flight.keys() if i > self.cursor])
+        skip_ids, more = id_ranges(known)
         return ReadPlan(
             after_id=self.cursor,
             upto_id=target,
             open_ids=frozenset(self.open_ids),
-            limit=0,
+            limit=more + len(self.open_ids) + MAX_OPEN_IDS + 1,
             skip_topics=self.skip_topics,
-            skip_ids=_ranges(known)[0],
+            skip_ids=skip_ids,
             lanes=self.lanes,
         )
 
@@ -240,6 +241,8 @@ class Reading:
         self.open_ids.intersection_update(present)
         new = sorted(present - self._page_ids - self.in_flight.keys() - self.open_ids)
         target = plan.upto_id or 0
+        if len(present) >= plan.limit:
+            target = min(target, max(present))
         excess = len(new) + len(self.open_ids) - MAX_OPEN_IDS
         if excess > 0:
             kept = max(0, len(new) - excess)
@@ -303,14 +306,11 @@ class Reading:
         if self.cursor <= self._sweep_from or not self.room():
             self._sweep_from = 0
             return None
-        upto = self.cursor
-        if len(self.lanes) < LANES:
-            upto = min(upto, self._sweep_from + SKIP_WINDOW_IDS)
         return ReadPlan(
             after_id=self._sweep_from,
-            upto_id=upto,
+            upto_id=min(self.cursor, self._sweep_from + self.window.ids),
             open_ids=frozenset(),
-            limit=min(limit, self.room())
+            limit=min(limit, self._fitting())
             + sum(1 for row_id in self.in_flight if self._sweep_from < row_id <= self.cursor),
             skip_topics=self.skip_topics,
             lanes=self.lanes,
@@ -323,8 +323,8 @@ class Reading:
     def swept_to(self, plan: ReadPlan, rows: Sequence[Row]) -> None:
         """The late rows among *rows*, the answer to *plan*, are on their tracks."""
         full = len(rows) >= plan.limit
-        end = plan.upto_id or 0
-        self._sweep_from = rows[-1].id if full and rows else end if end < self.cursor else 0
+        end = rows[-1].id if full and rows else plan.upto_id or 0
+        self._sweep_from = end if end < self.cursor else 0
 
     # Lanes
 

@@ -16,7 +16,7 @@ from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.hints import HINT_GAP_SECONDS
 from outbox_relay.relay.keeper import Keeper
 from outbox_relay.relay.marker import Marker
-from outbox_relay.relay.ports import Row
+from outbox_relay.relay.ports import ReadPlan, Row
 from outbox_relay.relay.purge import Purge
 from outbox_relay.relay.quiet import Quiet
 from outbox_relay.relay.reading import NOTE_SECONDS, Reading
@@ -26,6 +26,8 @@ from outbox_relay.relay.wire import Encoder
 FIRST_POLL_SECONDS = 0.01
 SCHEMA_SECONDS = 10.0
 BACKLOG_CAP = 100_000
+SAMPLE_REST = 20
+"""A sample may pass very many rows that are gone: it takes no more than a twentieth of the time."""
 
 
 class TermRun:
@@ -143,7 +145,6 @@ class TermRun:
             # A hint that comes while the read is under way asks for another one.
             self._around.hinted.clear()
             started = clock.now()
-            before = self.reading.cursor
             try:
                 await self._take_in_gained()
                 found = await self._read_once()
@@ -158,8 +159,7 @@ class TermRun:
             goes_on = self._dispatcher.pauses.will_go_on()
             if until_empty and self.reading.idle() and not goes_on and await self._all_drained():
                 return
-            behind = before < self.reading.cursor < self.reading.safe
-            if behind or found >= self._around.options.chunk_rows // 2:
+            if found >= self._around.options.chunk_rows // 2 or self.reading.goes_on():
                 pause = FIRST_POLL_SECONDS
                 await clock.sleep(0)
                 continue
@@ -200,7 +200,7 @@ class TermRun:
         around, reading = self._around, self.reading.turn()
         started = around.clock.now()
         plan = reading.plan(now=started)
-        rows = await around.store.read(plan)
+        rows = await self._answer(plan)
         if rows and self._quiet.rested:
             # Nobody has asked for a while what operators want: not a row before that.
             await self._look()
@@ -208,7 +208,7 @@ class TermRun:
             if not self._may_read():
                 return 0
             plan = reading.plan(now=around.clock.now())
-            rows = await around.store.read(plan)
+            rows = await self._answer(plan)
         fresh, peek = reading.page(plan, rows)
         self._quiet.found(len(rows), now=started)
         around.observer.read(len(fresh), around.clock.now() - started)
@@ -235,6 +235,16 @@ class TermRun:
         around = self._around
         return around.holding.all or (await around.store.sample(cap=1)).rows == 0
 
+    async def _answer(self, plan: ReadPlan) -> list[Row]:
+        """The store's answer to *plan*; how long it takes says how much the next may ask for."""
+        clock, rows = self._around.clock, None
+        started = clock.now()
+        try:
+            rows = await self._around.store.read(plan)
+        finally:
+            self.reading.answered(plan, rows, seconds=clock.now() - started)
+        return rows
+
     async def _sweep(self) -> None:
         around, reading = self._around, self.reading
         peek = reading.peek_open()
@@ -243,7 +253,9 @@ class TermRun:
         plan = reading.sweep(around.options.sweep_rows_per_second)
         if plan is None:
             return
-        rows = await around.store.read(plan)
+        started = around.clock.now()
+        rows = await self._answer(plan)
+        self._quiet.swept(around.clock.now() - started, now=around.clock.now())
         late = reading.late(rows)
         late = self._dispatcher.held.without_held(late)
         if late:
@@ -324,4 +336,5 @@ class TermRun:
             except StoreUnavailable as error:
                 self._raise_if_over(error)
                 around.observer.log("sample_failed", error=str(error))
-            await around.clock.sleep(around.options.sample_seconds)
+            took = around.clock.now() - started
+            await around.clock.sleep(max(around.options.sample_seconds, SAMPLE_REST * took))

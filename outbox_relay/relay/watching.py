@@ -38,6 +38,9 @@ class Silent:
     def purged(self, kind: str, rows: int) -> None:
         """See Observer."""
 
+    def hints(self, kind: str, count: int) -> None:
+        """See Observer."""
+
     def in_flight(self, rows: int, byte_count: int) -> None:
         """See Observer."""
 

@@ -143,28 +143,8 @@ class Encoder:
 
     def _record(self, row: Row) -> Record:
         # Every microsecond here is paid for each event: hence one unpacking and cached blocks.
-        (
-            row_id,
-            _,
-            key,
-            payload,
-            _,
-            codec,
-            text,
-            event_id,
-            name,
-            content_type,
-            created,
-            requeued,
-        ) = row
-        if codec == _ZLIB:
-            value = (
-                payload
-                if self.pass_through
-                else inflate(payload or b"", max_bytes=self.max_payload_bytes)
-            )
-        else:
-            value = _as_stored(row)
+        row_id, _, key, _, _, codec, text, event_id, name, content_type, created, requeued, _ = row
+        value = self._value(row)
         kind = self._kind
         if name != kind[0] or content_type != kind[1] or text != kind[2] or codec != kind[3]:
             kind = self._kind = self._learn(name, content_type, text, codec)
@@ -196,6 +176,13 @@ class Encoder:
                 size,
             ),
         )
+
+    def _value(self, row: Row) -> bytes | None:
+        if row.codec != _ZLIB:
+            return _as_stored(row)
+        if self.pass_through:
+            return row.payload
+        return inflate(row.payload or b"", max_bytes=self.max_payload_bytes)
 
     def _learn(self, name: str, content_type: str, text: str | None, codec: int) -> _Kind:
         shared = self._shared.get((name, content_type)) or self._learn_shared(name, content_type)

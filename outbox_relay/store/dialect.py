@@ -41,6 +41,8 @@ class Dialect:
     pending_hint: str
     """Names the index {} to read pending rows by."""
     primary_hint: str
+    status_by_id: str = "status"
+    """The status, where rows are named by their ids and the primary key is the way to them."""
     identity: str
     """One row, one text: which incarnation of the server answers."""
     session: tuple[str, ...]
@@ -48,7 +50,10 @@ class Dialect:
     dirty_session: tuple[str, ...] | None
     """Run besides on the connection for dirty reads; None if commits cannot overtake one another."""
     holders: str | None = None
-    """Where nothing reads what is not committed: the largest id of {table}, and who may insert."""
+    """
+    Where nothing reads what is not committed: the largest id of {table} above {at_least}, and who may
+    insert.
+    """
     each_in_transaction: bool = False
     """Whether each statement has a transaction of its own, begun by asking for the identity."""
     settle_seconds: float

@@ -127,8 +127,8 @@ def _require_encryption(connection: Any, _record: object) -> None:
 
 def said(error: BaseException) -> str:
     """What the driver said, with the error's number after it where there is one."""
-    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-        return f"the server's certificate is refused: {error.__cause__.verify_message}"
+    if isinstance(refused := _tls_error(error), ssl.SSLCertVerificationError):
+        return f"the server's certificate is refused: {refused.verify_message}"
     match error.args:
         case (int(number), str(text)):
             return f"{text} (error {number})"
@@ -141,12 +141,13 @@ def said(error: BaseException) -> str:
 
 def hint(error: BaseException) -> str:
     """What to do about *error*, which ended a log-in; empty if it was something else."""
-    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+    refused = _tls_error(error)
+    if isinstance(refused, ssl.SSLCertVerificationError):
         return (
             ": database.ssl_ca_file must hold the authority that signed the server's certificate, "
             "and the certificate must name the host of database.url"
         )
-    if isinstance(error.__cause__, ssl.SSLError):
+    if refused is not None or "rejected SSL upgrade" in str(error):
         return (
             ": the encryption that database.ssl = true asks for did not come about: let the server "
             "serve TLS, and check database.ssl_cert_file if it asks for one"
@@ -156,3 +157,11 @@ def hint(error: BaseException) -> str:
     code = number if isinstance(number, int) else getattr(error, "sqlstate", None)
     advice = _HINTS.get(code) if code is not None else None
     return f": {advice}" if advice else ""
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """asyncmy wraps it, asyncpg does not."""
+    for found in (error, error.__cause__):
+        if isinstance(found, ssl.SSLError):
+            return found
+    return None

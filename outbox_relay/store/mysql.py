@@ -28,7 +28,10 @@ def dialect(options: DatabaseOptions) -> Dialect:
         session=(
             # Under REPEATABLE READ an UPDATE would lock gaps and so block the writers' inserts.
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-            f"SET SESSION innodb_lock_wait_timeout = {lock_wait}, wait_timeout = 120",
+            # MariaDB makes a table of a long list of ids, and may then look for each row of the outbox
+            # in it: a DELETE so waits for every row that a writer has not committed.
+            f"SET SESSION innodb_lock_wait_timeout = {lock_wait}, wait_timeout = 120 "
+            "/*M! , in_predicate_conversion_threshold = 0 */",
         ),
         dirty_session=("SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",),
         settle_seconds=2.0,

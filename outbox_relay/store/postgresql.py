@@ -15,7 +15,7 @@ _IDENTITY = (
 # An INSERT holds this lock from before it takes an id until its transaction has ended, prepared
 # ones included, and any role may see it.
 _HOLDERS = (
-    "SELECT (SELECT MAX(id) FROM {table}), (SELECT string_agg(virtualtransaction, ',') "
+    "SELECT (SELECT MAX(id) FROM {table} WHERE id > {at_least:d}), (SELECT string_agg(virtualtransaction, ',') "
     "FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted "
     "AND relation = '{table}'::regclass "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
@@ -28,11 +28,16 @@ def dialect(options: DatabaseOptions) -> Dialect:
         "lock_timeout": int(options.timeout_seconds * 500),
         # Nobody waits for the answer any more.
         "statement_timeout": int(options.timeout_seconds * 1000),
+        # By the index, in its order: what the planner knows of how many rows have which status is
+        # soon wrong, and then it reads and sorts the whole table for a few rows.
+        "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
+        "enable_sort": "off",
+        "jit": "off",
     }
     pooled = options.transaction_pooler
     settings = ", ".join(
-        f"set_config('{name}', '{milliseconds}', {str(pooled).lower()})"
-        for name, milliseconds in limits.items()
+        f"set_config('{name}', '{value}', {str(pooled).lower()})" for name, value in limits.items()
     )
     return Dialect(
         name="postgresql",
@@ -45,6 +50,8 @@ def dialect(options: DatabaseOptions) -> Dialect:
         uuid="uuid_send({})",
         pending_hint="",
         primary_hint="",
+        # So that the index of pending rows does not serve: by ids it would be read as a whole.
+        status_by_id="status + 0",
         # Behind a pooler, settings of a session would be those of whoever gets the connection next.
         identity=f"{_IDENTITY}, {settings}" if pooled else _IDENTITY,
         session=() if pooled else (f"SELECT {settings}",),

@@ -22,7 +22,10 @@ class Retention:
 
     def delete_produced(self, ids: str, fence: str) -> str:
         """As the mark, ``status = 0`` is what fences a statement that waited for a row lock."""
-        return f"{self._delete} WHERE id IN ({ids}) AND status = {Status.PENDING:d} AND {fence}"
+        return (
+            f"{self._delete} WHERE id IN ({ids}) "
+            f"AND {self._dialect.status_by_id} = {Status.PENDING:d} AND {fence}"
+        )
 
     def aged(self, plan: PurgePlan) -> str:
         """Takes no lock, and goes by the index: neither pending rows nor a sort."""
@@ -41,8 +44,8 @@ class Retention:
         renewals would wait. Whoever deletes them, rows that are due are due.
         """
         return (
-            f"{self._delete} WHERE id IN ({ids}) AND status = {plan.status:d} "
-            f"AND {self._is_due(plan)}"
+            f"{self._delete} WHERE id IN ({ids}) "
+            f"AND {self._dialect.status_by_id} = {plan.status:d} AND {self._is_due(plan)}"
         )
 
     def _is_due(self, plan: PurgePlan) -> str:

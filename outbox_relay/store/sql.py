@@ -20,6 +20,7 @@ from outbox_relay.relay.lease import Lease, Sharing, Term
 from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
 from outbox_relay.schema import MAX_ERROR_CHARS, schema_problem, tables
 from outbox_relay.store import mysql, postgresql, sqlite
+from outbox_relay.store.ahead import Ahead
 from outbox_relay.store.channel import Channel, MissingTable
 from outbox_relay.store.dead_letters import dead_keys_of
 from outbox_relay.store.dialect import Dialect
@@ -63,7 +64,7 @@ class SqlStore:
         log_in(self._engine, options)
         self._tables = tables(options.table, schema=options.schema or None)
         self._server: str | None = None
-        self._holders = Holders()
+        self._ahead = Ahead()
         self._reads = self._channel(options)
         self._dirty = self._channel(options, *(dialect.dirty_session or ()))
         self._marks = self._channel(options)
@@ -122,7 +123,7 @@ class SqlStore:
         if lease is None:
             return None
         self._server = lease.server
-        self._holders = Holders()
+        self._ahead = Ahead(Holders(low=lease.noted_id))
         for channel in self._channels:
             if channel is not self._leases:
                 # Perhaps opened to another server, when this one was not yet known.
@@ -149,6 +150,7 @@ class SqlStore:
 
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
         """See Store."""
+        noted_id = self._ahead.settled(noted_id)
         await self._lanes.renew(lease, noted_id=noted_id, lease_seconds=lease_seconds)
 
     async def release(self, lease: Lease) -> None:
@@ -159,23 +161,46 @@ class SqlStore:
 
     async def read(self, plan: ReadPlan) -> list[Row]:
         """See Store."""
+        self._ahead.reads()
         sql, parameters = self._sql.read(plan)
         return list(map(Row._make, (await self._reads.execute(sql, parameters)).rows))
 
     async def uncommitted_ids(self, plan: ReadPlan) -> list[int]:
         """See Store."""
+        if self._dialect.holders is not None:
+            return await self._maybe_open(plan)
         if self._dialect.dirty_session is None:
             return []
         sql, parameters = self._sql.pending_ids(plan)
         return [row[0] for row in (await self._dirty.execute(sql, parameters)).rows]
 
+    async def _maybe_open(self, plan: ReadPlan) -> list[int]:
+        found: list[int] = []
+        todo = self._ahead.pieces(plan)
+        if plan.open_ids:
+            sql, parameters = self._sql.open_ids(plan, low=self._ahead.low)
+            found += [row[0] for row in (await self._dirty.execute(sql, parameters)).rows]
+        while todo and len(found) < plan.limit:
+            after, upto = todo.pop(0)
+            sql, parameters = self._sql.open_range(plan, after, upto, low=self._ahead.low)
+            ids = [row[0] for row in (await self._dirty.execute(sql, parameters)).rows]
+            found += self._ahead.open_of(ids)
+            if len(ids) < plan.limit:
+                self._ahead.looked(upto)
+            else:
+                todo.insert(0, (ids[-1], upto))
+        return found
+
     async def max_id(self, *, at_least: int = 0) -> int:
         """See Store."""
+        if self._dialect.holders is not None:
+            row = (await self._dirty.execute(self._sql.holders(at_least))).rows[0]
+            holders = set(row[1].split(",")) if row[1] else set()
+            return self._ahead.noted(max(int(row[0] or 0), at_least), holders)
+        if at_least and not (await self._dirty.execute(self._sql.any_above(at_least))).rows:
+            return at_least
         row = (await self._dirty.execute(self._sql.max_id)).rows[0]
-        largest = max(int(row[0] or 0), at_least)
-        if self._dialect.holders is None:
-            return largest
-        return self._holders.seen(largest, set(row[1].split(",")) if row[1] else set())
+        return max(int(row[0] or 0), at_least)
 
     async def payload(self, row_id: int) -> bytes | None:
         """See Store."""
@@ -194,11 +219,16 @@ class SqlStore:
 
     async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
         """See Store."""
+        self._deletes(ids)
         answer = await self._marks.execute(
             self._sql.delete_produced(ids, self._lanes.sql.fence(term)), (term.nonce,)
         )
         if answer.matched < len(ids):
             await self._lanes.check(term, self._marks)
+
+    def _deletes(self, ids: Sequence[int]) -> None:
+        if self._dialect.holders is not None:
+            self._ahead.deletes(ids)
 
     async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
         """See Store."""
@@ -237,6 +267,7 @@ class SqlStore:
         """See Store."""
         # Rows that are due are due, whoever has their lanes.
         await self._lanes.check(replace(term, lanes=frozenset()), self._purges)
+        self._deletes(ids)
         sql = self._sql.purge(ids, plan)
         return (await self._purges.execute(sql, (-plan.older_than_seconds,))).matched
 

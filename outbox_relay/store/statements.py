@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from outbox_relay.relay.ports import PurgePlan, ReadPlan
+from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, PurgePlan, ReadPlan
 from outbox_relay.schema import LANES, Status, Tables
+from outbox_relay.store.ahead import AheadStatements
 from outbox_relay.store.dead_letters import dead_keys_sql
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.retention import Retention
-
-LARGE_PAYLOAD_BYTES = 16 * 1024
-"""Larger payloads stay behind when rows are read, and are fetched one by one within the budget."""
 
 
 def _ids(ids: Sequence[int] | frozenset[int]) -> str:
@@ -36,16 +34,18 @@ class Statements:
         self._mark = (
             f"UPDATE {name} {d.primary_hint} "
             f"SET status = {Status.PRODUCED:d}, produced_at = {d.now} "
-            f"WHERE id IN ({{}}) AND status = {Status.PENDING:d} AND {{}}"
+            f"WHERE id IN ({{}}) AND {d.status_by_id} = {Status.PENDING:d} AND {{}}"
         )
         self._retention = Retention(d, table=name, by_status=self._pending)
         self._mark_dead = (
             f"UPDATE {name} SET status = {Status.DEAD:d}, attempts = attempts + 1, "
             f"dead_at = {d.now}, last_error = {p} "
-            f"WHERE id = {p} AND status = {Status.PENDING:d} AND {{}}"
+            f"WHERE id = {p} AND {d.status_by_id} = {Status.PENDING:d} AND {{}}"
         )
         self.version = f"SELECT version, min_reader FROM {version} ORDER BY version DESC LIMIT 1"
-        self.max_id = (d.holders or "SELECT MAX(id) FROM {table}").format(table=name)
+        self.max_id = f"SELECT MAX(id) FROM {name}"
+        self._ahead = AheadStatements(name)
+        self._name = name
         self.payload = f"SELECT {d.blob.format('payload')} FROM {name} WHERE id = {p}"
         self.paused = f"SELECT topic FROM {control}"
         self._columns = self._row_columns()
@@ -71,12 +71,13 @@ class Statements:
             )
         )
 
-    def _where(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
-        upto = "" if plan.upto_id is None else f" AND id <= {plan.upto_id:d}"
-        which = f"id > {plan.after_id:d}{upto}"
-        if plan.open_ids:
-            which = f"({which}) OR id IN ({_ids(plan.open_ids)})"
-        where = f"status = {Status.PENDING:d} AND ({which})"
+    def _where(self, plan: ReadPlan, which: str = "") -> tuple[str, tuple[str, ...]]:
+        if not which:
+            which = self._range(plan)
+            if plan.open_ids:
+                which = f"({which}) OR id IN ({_ids(plan.open_ids)})"
+            which = f"status = {Status.PENDING:d} AND ({which})"
+        where = which
         for first, last in plan.skip_ids:
             where += f" AND (id < {first:d} OR id > {last:d})"
         if len(plan.lanes) < LANES:
@@ -86,18 +87,68 @@ class Statements:
             where += f" AND topic NOT IN ({','.join([self._d.placeholder] * len(topics))})"
         return where, topics
 
+    @staticmethod
+    def _range(plan: ReadPlan) -> str:
+        upto = "" if plan.upto_id is None else f" AND id <= {plan.upto_id:d}"
+        return f"id > {plan.after_id:d}{upto}"
+
+    def _open(self, plan: ReadPlan) -> str:
+        ids = f"id IN ({_ids(plan.open_ids)}) AND id <= {plan.after_id:d}"
+        return f"{self._d.status_by_id} = {Status.PENDING:d} AND {ids}"
+
     def read(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
         """One statement, so one snapshot."""
+        if plan.open_ids and self._d.holders is not None:
+            return self._read_apart(plan)
         where, topics = self._where(plan)
         return (
             f"SELECT {self._columns} FROM {self._pending} WHERE {where} "
             f"ORDER BY id LIMIT {plan.limit:d}"
         ), topics
 
+    def _read_apart(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
+        # PostgreSQL would fetch everything above the cursor for the OR, whatever the LIMIT.
+        late, topics = self._where(plan, self._open(plan))
+        ahead, _ = self._where(plan, f"status = {Status.PENDING:d} AND {self._range(plan)}")
+        tail = f"ORDER BY id LIMIT {plan.limit:d}"
+        return (
+            f"SELECT {self._columns} FROM (SELECT * FROM {self._pending} WHERE {late} UNION ALL "
+            f"(SELECT * FROM {self._pending} WHERE {ahead} {tail})) AS pending {tail}"
+        ), topics + topics
+
     def pending_ids(self, plan: ReadPlan) -> tuple[str, tuple[str, ...]]:
         """Served by the index alone unless topics pause."""
         where, topics = self._where(plan)
-        return f"SELECT id FROM {self._pending} WHERE {where}", topics
+        return (
+            f"SELECT id FROM {self._pending} WHERE {where} ORDER BY id LIMIT {plan.limit:d}"
+        ), topics
+
+    def open_ids(self, plan: ReadPlan, *, low: int) -> tuple[str, tuple[str, ...]]:
+        """Those of the open ids that are pending, or above *low* and without a row."""
+        where, topics = self._where(plan, self._open(plan))
+        pending = f"SELECT id FROM {self._pending} WHERE {where}"
+        return self._ahead.open(pending, plan.open_ids, low=low), topics
+
+    def open_range(
+        self, plan: ReadPlan, after: int, upto: int, *, low: int
+    ) -> tuple[str, tuple[str, ...]]:
+        """The ids of a part of the range that are pending, or above *low* and without a row."""
+        part = f"status = {Status.PENDING:d} AND id > {after:d} AND id <= {upto:d}"
+        where, topics = self._where(plan, part)
+        pending = f"SELECT id FROM {self._pending} WHERE {where}"
+        return self._ahead.range(pending, after, upto, low=low, limit=plan.limit), topics
+
+    def any_above(self, row_id: int) -> str:
+        """Forwards: backwards from the end, rows deleted long ago would be passed one by one."""
+        # Hinted: where the table looks empty, MySQL would read all of it.
+        return (
+            f"SELECT id FROM {self._name} {self._d.primary_hint} WHERE id > {row_id:d} "
+            "ORDER BY id LIMIT 1"
+        )
+
+    def holders(self, at_least: int) -> str:
+        """The largest id above *at_least*, and who may still insert."""
+        return (self._d.holders or "").format(table=self._name, at_least=at_least)
 
     def mark_produced(self, ids: Sequence[int], fence: str) -> str:
         """The term's test alone does not fence: a statement that waited for a row lock goes on with

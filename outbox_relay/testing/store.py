@@ -239,7 +239,7 @@ class InMemoryStore:
         """See Store."""
         await self._enter("uncommitted_ids")
         self._same_server()
-        return [stored.row.id for stored in self._matching(plan)]
+        return sorted(stored.row.id for stored in self._matching(plan))[: plan.limit]
 
     async def max_id(self, *, at_least: int = 0) -> int:
         """See Store."""

@@ -23,7 +23,7 @@ import pytest
 import sqlalchemy as sa
 
 ROOT = Path(__file__).parents[2]
-STOP_SECONDS = 1.0
+STOP_SECONDS = 1.5
 LATEST_SECONDS = STOP_SECONDS + 1.0
 
 

@@ -16,12 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from outbox_relay import Outbox
 from outbox_relay.errors import ConfigError
+from outbox_relay.metrics import Metrics, MetricsObserver
 from outbox_relay.relay import term
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.producer import EventProducer
 from outbox_relay.store import DatabaseOptions, open_store
 from outbox_relay.testing import FakeClock, RecordingBroker
-from outbox_relay.wake import Sender, parse_wake_address
+from outbox_relay.wake import PASSED_ON, Sender, parse_wake_address
 from outbox_relay.wake_listener import WakeListener
 from tests.contract.stores import create_tables
 
@@ -96,6 +97,34 @@ async def test_hints_that_wait_are_one(path):
     listener.close()
 
     assert len(arrived.hints) == 1
+
+
+async def test_what_is_no_hint_is_refused_and_counted(path):
+    """
+    A datagram of somebody else wakes nobody; hints in the same moment do.
+    """
+    observer = MetricsObserver(Metrics())
+    listener, arrived = WakeListener(f"unix:{path}", observer=observer), Arrived()
+    sender = Sender(parse_wake_address(f"unix:{path}"))
+    for content in (b"GET / HTTP/1.1", b"\x02", b"\x01\x01"):
+        sender.send(content)
+    listener.start(arrived)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    refused = list(arrived.hints)
+    sender.send(PASSED_ON)
+    sender.send()
+    await arrived.wait()
+    listener.close()
+
+    def counted(kind):
+        return observer.metrics.registry.get_sample_value(
+            "outbox_relay_hints_total", {"kind": kind}
+        )
+
+    assert refused == []
+    assert (counted("refused"), counted("received")) == (3, 2)
+    assert arrived.hints == [False]
 
 
 async def test_anybody_who_reaches_the_folder_may_send(path):

@@ -1,14 +1,19 @@
 """
-The same servers with log-in and encryption: Kafka with a listener of each kind, MariaDB with TLS.
+The same servers with log-in and encryption: Kafka with a listener of each kind, MariaDB and
+PostgreSQL with TLS.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psycopg
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
@@ -27,6 +32,7 @@ from confluent_kafka.admin import (
 from tests.services.certificates import Authority
 from tests.services.kafka import ADMIN_SECONDS, Kafka
 from tests.services.mariadb import MariaDB
+from tests.services.postgresql import OWNER, PostgreSQL
 from tests.services.process import (
     MissingPartError,
     Service,
@@ -171,6 +177,75 @@ class SecureMariaDB(MariaDB):
             cursor.execute(sql)
 
 
+SSL_ONLY, CERTIFICATE_ONLY = "ssl_only", "certificate_only"
+
+
+class SecurePostgreSQL(PostgreSQL):
+    """PostgreSQL that also serves TLS, with a group of users for each kind of log-in."""
+
+    name = "secure-postgresql"
+
+    def __init__(self, folder: Path | None = None) -> None:
+        tls = temporary_folder("tls") if folder is None else folder
+        self.authority = Authority(tls)
+        self._certificate = self.authority.sign("postgresql")
+        super().__init__()
+        files = {"ssl_key_file": self._own(self._certificate.key)}
+        files["ssl_cert_file"] = self._own(self._certificate.cert)
+        files["ssl_ca_file"] = self._own(self.authority.certificate.cert)
+        self._settings |= {"ssl": "on"} | {name: str(path) for name, path in files.items()}
+
+    def create_user(self, name: str, password: str, *groups: str) -> None:
+        """A user who may connect and create tables; of SSL_ONLY or CERTIFICATE_ONLY, if said."""
+        self.root(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+        for group in ("pg_monitor", *groups):
+            self.root(f"GRANT {group} TO {name}")
+
+    def set_password(self, name: str, password: str) -> None:
+        """Change it. Open connections stay."""
+        self.root(f"ALTER ROLE {name} PASSWORD '{password}'")
+
+    def drop_connections(self, name: str) -> None:
+        """End every connection of a user, as a fail-over or a proxy would."""
+        self.root(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'"
+        )
+
+    def root(self, sql: str) -> None:
+        """Run one statement as the superuser."""
+        with self.root_connection() as connection:
+            connection.execute(sql)
+
+    def _prepare(self) -> None:
+        is_new = not self._data.exists()
+        super()._prepare()
+        if is_new:
+            rules = self._data / "pg_hba.conf"
+            rules.write_text(
+                f"hostnossl all +{SSL_ONLY} all reject\n"
+                f"hostnossl all +{CERTIFICATE_ONLY} all reject\n"
+                f"hostssl all +{CERTIFICATE_ONLY} all scram-sha-256 clientcert=verify-ca\n"
+                + rules.read_text()
+            )
+
+    def _is_ready(self) -> bool:
+        if not super()._is_ready():
+            return False
+        for group in (SSL_ONLY, CERTIFICATE_ONLY):
+            with suppress(psycopg.errors.DuplicateObject):
+                self.root(f"CREATE ROLE {group}")
+        return True
+
+    def _own(self, file: Path) -> Path:
+        # The server takes no key that others may read.
+        copy = self.folder / file.name
+        copy.write_text(file.read_text())
+        copy.chmod(0o600)
+        if os.geteuid() == 0:
+            shutil.chown(copy, user=OWNER)
+        return copy
+
+
 def _serve(kind: type[AnyService]) -> Iterator[AnyService]:
     try:
         service = kind(None)
@@ -190,3 +265,9 @@ def secure_kafka() -> Iterator[SecureKafka]:
 def secure_mariadb() -> Iterator[SecureMariaDB]:
     """MariaDB with TLS."""
     yield from _serve(SecureMariaDB)
+
+
+@pytest.fixture(scope="session")
+def secure_postgresql() -> Iterator[SecurePostgreSQL]:
+    """PostgreSQL with TLS."""
+    yield from _serve(SecurePostgreSQL)

@@ -109,6 +109,23 @@ def test_failures_have_a_kind_from_a_closed_set(seen: Seen) -> None:
     assert seen.value("dead_letters_total", reason="unreadable") == 1
 
 
+def test_hints_are_counted_by_what_became_of_them(seen: Seen) -> None:
+    """
+    Received, passed on, refused.
+    """
+    seen.observer.hints("received", 3)
+    seen.observer.hints("passed_on", 1)
+    seen.observer.hints("refused", 2)
+
+    assert [
+        seen.value("hints_total", kind=kind) for kind in ("received", "passed_on", "refused")
+    ] == [
+        3,
+        1,
+        2,
+    ]
+
+
 def test_the_oldest_pending_row_is_an_instant(seen: Seen) -> None:
     """
     An age would stand still with a stuck sampler; an instant grows old by itself.

@@ -3,11 +3,12 @@ The rules of gap-safe reading, by themselves: what is asked for next, and what a
 """
 
 from outbox_relay.relay.ports import ReadPlan, Row
-from outbox_relay.relay.reading import MAX_OPEN_IDS, MOST_SKIP_RANGES, Reading
+from outbox_relay.relay.reading import MAX_OPEN_IDS, Reading
+from outbox_relay.relay.window import MOST_SKIP_RANGES
 
 
 def make_reading(**changes) -> Reading:
-    options = dict(settle_seconds=2.0, chunk_rows=10, in_flight_rows=40, in_flight_bytes=10_000)
+    options = dict(settle_seconds=2.0, chunk_rows=10, in_flight_rows=40, in_flight_bytes=10_000_000)
     return Reading(**(options | changes))
 
 

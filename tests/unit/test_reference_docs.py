@@ -48,6 +48,7 @@ def exported() -> dict[str, tuple[str, str, str]]:
     observer.publish_failed("t", Unknown(fault=Fault.TOPIC, detail=""))
     observer.dead_letter("t", RejectReason.TOO_LARGE)
     observer.purged("produced", 1)
+    observer.hints("received", 1)
     observer.log("producer_rebuilt", reason="unknown")
     observer.read(1, 0.1)
     observer.latency(0.1, 1)

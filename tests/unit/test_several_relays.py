@@ -110,7 +110,7 @@ def reading() -> Reading:
         settle_seconds=0,
         chunk_rows=2,
         in_flight_rows=6,
-        in_flight_bytes=1000,
+        in_flight_bytes=10**6,
         safe=100,
         lanes=frozenset({1}),
     )
