@@ -156,6 +156,7 @@ class Encoder:
             content_type,
             created,
             requeued,
+            _,
         ) = row
         if codec == _ZLIB:
             value = (
