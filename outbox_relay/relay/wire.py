@@ -158,14 +158,12 @@ class Encoder:
             requeued,
             _,
         ) = row
-        if codec == _ZLIB:
-            value = (
-                payload
-                if self.pass_through
-                else inflate(payload or b"", max_bytes=self.max_payload_bytes)
-            )
-        else:
+        if codec != _ZLIB:
             value = _as_stored(row)
+        elif self.pass_through:
+            value = payload
+        else:
+            value = inflate(payload or b"", max_bytes=self.max_payload_bytes)
         kind = self._kind
         if name != kind[0] or content_type != kind[1] or text != kind[2] or codec != kind[3]:
             kind = self._kind = self._learn(name, content_type, text, codec)
