@@ -102,6 +102,16 @@ async def test_an_idle_relay_asks_at_most_twice_a_second(start, store, clock, on
     assert sum(calls.values()) <= 120
 
 
+async def test_an_idle_relay_that_may_share_asks_little_more(start, store, clock):
+    """
+    I10. It looks besides who comes and goes, as often as a standby.
+    """
+    calls = await quiet_calls(start, store, clock, max_active_relays=4)
+
+    assert 80 <= calls["look"] <= 96
+    assert sum(calls.values()) <= 220
+
+
 async def test_a_standby_asks_seldom(start, store, clock):
     """
     Twenty of them on one table: the lease three times in two seconds, so that a take-over is quick, and

@@ -265,3 +265,26 @@ def test_settings_of_hints_are_checked():
         "relay.wake_address",
         "relay.wake_published",
     ]
+
+
+async def test_relays_that_share_the_lanes_wake_one_another(run, clock, store, broker):
+    """
+    A hint does not say whose event it is: whoever gets it reads, and passes it on to the other owners.
+    """
+    wakes = [FakeWake(f"udp:10.0.0.{n}:9466") for n in range(3)]
+    for wake in wakes:
+        await run(wake, poll_seconds=60, max_active_relays=3)
+    await clock.advance(600)
+    rows = [store.insert("wide", key=b"%d" % n) for n in range(100)]
+    wakes[0].hint()
+    await clock.advance(0.1)
+
+    assert set(wakes[0].passed_on) == {wakes[1].address, wakes[2].address}
+    assert 0 < len(broker.seqs()) < 100
+
+    for wake in wakes[1:]:
+        wake.hint(passed_on=True)
+    await clock.advance(0.1)
+
+    assert sorted(broker.seqs()) == rows
+    assert wakes[1].passed_on == wakes[2].passed_on == []
