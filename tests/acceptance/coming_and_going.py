@@ -144,11 +144,13 @@ def owners(engine: sa.Engine) -> Counter[str]:
         return Counter(connection.execute(held).scalars())
 
 
-def wait_for_shares(engine: sa.Engine, shares: list[int]) -> None:
-    """Until the lanes are divided so."""
+def wait_for_shares(engine: sa.Engine, relays: list[RelayProcess], shares: list[int]) -> None:
+    """Until the lanes are divided so among relays that live."""
+    living = tuple(f":{relay.running.pid}" for relay in relays)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if sorted(owners(engine).values()) == sorted(shares):
+        held = owners(engine)
+        if sorted(held.values()) == sorted(shares) and all(o.endswith(living) for o in held):
             return
         time.sleep(0.02)
     raise AssertionError(f"the lanes are not divided as {shares} within 60 s")

@@ -87,7 +87,7 @@ def test_relays_that_come_and_go_lose_and_invert_nothing(
         application.kill()
         application.wait()
         fates.wake(all_of_them=True)
-    wait_for_shares(engine, SHARES[active])
+    wait_for_shares(engine, relays, SHARES[active])
     wait_until_relayed(database)
     seconds = take_over_seconds(relays, engine)
     for relay in relays:
