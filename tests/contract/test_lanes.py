@@ -264,7 +264,8 @@ async def test_a_relay_of_version_1_and_a_newer_one_exclude_each_other(world):
     assert first is not None
     with world.engine.begin() as connection:
         held = connection.execute(lease.select().where(lease.c.nonce != "")).all()
-        connection.execute(lease.update().values(nonce="version 1", owner="old"))
+        taken = {"nonce": "version 1", "owner": "old", "expires_at": held[0].expires_at}
+        connection.execute(lease.update().values(taken))
 
     assert len(held) == 65
     assert await join(world.another()) is None
