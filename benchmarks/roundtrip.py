@@ -25,6 +25,7 @@ ROUND_TRIPS: Final = (0, 2, 10)
 THEIR_ROUND_TRIPS: Final = (0, 2)
 BROKER, DATABASE = "broker", "database"
 THEIR_ROWS: Final = 2000
+WARM_UP_ROWS: Final = 20_000
 
 
 class FarKafka(Kafka):
@@ -91,7 +92,7 @@ def measure_once(servers: FarServers, rows: int) -> dict[str, float]:
 
 def measure(servers: FarServers, *, rows: int, runs: int, beside: bool) -> list[Case]:
     """Each round trip to the broker, then to the database; python-cqrs at some of them."""
-    measure_once(servers, min(rows, 20_000))
+    measure_once(servers, min(rows, WARM_UP_ROWS))
     their_part = beside and servers.database.kind is Kind.MARIADB
     cases: list[Case] = []
     for part in (BROKER, DATABASE):
