@@ -16,7 +16,6 @@ from benchmarks import insert as inserting
 from benchmarks import latency as latencies
 from benchmarks import report
 from benchmarks import roundtrip as roundtrips
-from benchmarks import several as sharing
 from benchmarks.results import RESULTS
 from benchmarks.runs import record
 from benchmarks.servers import Kind, servers
@@ -143,28 +142,6 @@ def flatness(
 
 
 @app.command()
-def several(
-    database: Database = Kind.MARIADB,
-    rows: Rows = 200_000,
-    relays: Annotated[int, typer.Option(min=2, help="Relays on one table.")] = 4,
-    runs: Runs = 3,
-    results: Results = RESULTS,
-) -> None:
-    """One relay beside several on one table."""
-    if not sharing.is_possible():
-        typer.echo(f"not run: this release has no setting {sharing.SETTING}")
-        return
-    record(
-        "several",
-        lambda running: sharing.measure(running, rows=rows, runs=runs, relays=relays),
-        database=database,
-        results=results,
-        options=f" --rows {rows} --relays {relays} --runs {runs}",
-        start=servers,
-    )
-
-
-@app.command()
 def roundtrip(
     database: Database = Kind.MARIADB,
     rows: Rows = 100_000,
@@ -202,7 +179,6 @@ def everything(results: Results = RESULTS) -> None:
     idle(results=results)
     insert(results=results)
     flatness(results=results)
-    several(results=results)
     roundtrip(results=results)
     page(results=results)
 

@@ -91,12 +91,6 @@ SECTIONS: Final[Sequence[Section]] = (
         chart=("over_first", "rows_per_second"),
     ),
     Section(
-        scenario="several",
-        title="Several relays",
-        text="One backlog, one table, and several relays that share its lanes.",
-        chart=("rows_per_second", "relay_us"),
-    ),
-    Section(
         scenario="roundtrip",
         title="Round trips",
         text=(
