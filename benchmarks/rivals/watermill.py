@@ -1,0 +1,142 @@
+"""
+watermill's forwarder from watermill-sql's MySQL tables to Kafka.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from benchmarks.rivals.install import FORWARDER
+from benchmarks.rivals.rows import keys, value
+from benchmarks.rivals.subject import Subject, Writer, insert_all
+from tests.services.database import Database
+from tests.services.kafka import Kafka
+from tests.services.mariadb import MariaDB
+from tests.services.process import MissingPartError, Service
+from tests.services.sql_server import PASSWORD, USER
+
+INSERT = "INSERT INTO watermill_events (uuid, payload, metadata) VALUES "
+
+TUNED = {"SubscribeBatchSize": "1000", "PollInterval": "10ms", "interpolateParams": "true"}
+OPTIONS = {"SubscribeBatchSize": "-batch", "PollInterval": "-poll"}
+
+
+class Program(Service):
+    """The forwarder as a process; it has no port of its own."""
+
+    name = "forwarder"
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        if not FORWARDER.exists():
+            raise MissingPartError(
+                "watermill's forwarder is not here; run: python -m benchmarks.rivals.install"
+            )
+        super().__init__(None)
+        self._arguments = arguments
+
+    def _prepare(self) -> None:
+        self.log_path.write_text("")
+
+    def _command(self) -> Sequence[str]:
+        return [str(FORWARDER), *self._arguments]
+
+    def _is_ready(self) -> bool:
+        return "running\n" in self.log_path.read_text()
+
+
+class Watermill(Subject):
+    """Fresh tables for each work; held, its process does not run."""
+
+    def __init__(
+        self, mariadb: MariaDB, kafka: Kafka, *, how: str, tuning: Mapping[str, str]
+    ) -> None:
+        super().__init__(mariadb, kafka)
+        self.name = f"watermill, {how}"
+        self.settings = {**tuning, "RequiredAcks": "WaitForAll"}
+        self._tuning = tuning
+        self._database: Database | None = None
+        self._program: Program | None = None
+
+    def prepare(self, work: str) -> None:
+        """The forwarder makes its tables."""
+        self._database = self.mariadb.create_database()
+        address = f"{USER}:{PASSWORD}@tcp(127.0.0.1:{self.mariadb.port})/{self._database.name}"
+        if "interpolateParams" in self._tuning:
+            address += f"?interpolateParams={self._tuning['interpolateParams']}"
+        options = [
+            f"{option}={self._tuning[name]}"
+            for name, option in OPTIONS.items()
+            if name in self._tuning
+        ]
+        self._program = Program(
+            [f"-dsn={address}", f"-broker={self.kafka.bootstrap_servers}", *options]
+        )
+        self._program.start()
+        self._program.stop()
+
+    def fill(self, work: str, rows: int) -> None:
+        """Each event in the envelope that the forwarder's publisher makes."""
+        assert self._database is not None
+        chosen = keys(rows)
+        insert_all(
+            self._database,
+            f"{INSERT} (%s, %s, '{{}}')",
+            rows,
+            lambda n: (str(uuid.uuid4()), envelope(work, chosen[n], value(n))),
+        )
+
+    def release(self, *, until_empty: bool) -> None:
+        """The process starts."""
+        self._running.start()
+
+    def hold(self) -> None:
+        """The process ends."""
+        self._running.stop()
+        self._running.close()
+
+    def connection_url(self) -> str:
+        """The application's database."""
+        assert self._database is not None
+        return self._database.sync_url
+
+    def writer(self, work: str) -> Writer:
+        """The INSERT that watermill-sql's publisher executes."""
+        statement = sa.text(f"{INSERT} (:uuid, :payload, '{{}}')")
+        return lambda connection, number: connection.execute(
+            statement,
+            {
+                "uuid": str(uuid.uuid4()),
+                "payload": envelope(work, str(number % 100), b"%d" % number),
+            },
+        )
+
+    def cpu_seconds(self) -> float:
+        """None before the process starts."""
+        return super().cpu_seconds() if self._running.is_running else 0.0
+
+    @property
+    def pid(self) -> int:
+        """The forwarder's."""
+        return self._running.pid
+
+    @property
+    def _running(self) -> Program:
+        assert self._program is not None
+        return self._program
+
+
+def envelope(topic: str, key: str, payload: bytes) -> str:
+    """What watermill's forwarder.Publisher writes for one message."""
+    return json.dumps(
+        {
+            "destination_topic": topic,
+            "uuid": str(uuid.uuid4()),
+            "payload": base64.b64encode(payload).decode(),
+            "metadata": {"key": key},
+        }
+    )
