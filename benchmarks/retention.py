@@ -23,7 +23,7 @@ from typing import Any
 import pymysql
 
 import outbox_relay
-from benchmarks.drain import account, cpu_seconds
+from benchmarks.programs import cpu_seconds
 from outbox_relay.migrate import migrate
 from outbox_relay.relay.watching import Silent
 from outbox_relay.store.options import DatabaseOptions
@@ -141,6 +141,22 @@ def fill(connection: Any, rows: int) -> None:
             )
 
 
+def account(kafka: Kafka, topic: str, rows: int) -> tuple[int, int, int]:
+    """Duplicates, missing events and inversions within a key, as a consumer finds them."""
+    seen: set[int] = set()
+    last: dict[bytes | None, int] = {}
+    duplicates = inversions = 0
+    for record in kafka.consume_all(topic):
+        seq = int(record.headers["outbox-seq"])
+        if seq in seen:
+            duplicates += 1
+            continue
+        seen.add(seq)
+        inversions += seq < last.get(record.key, 0)
+        last[record.key] = max(seq, last.get(record.key, 0))
+    return duplicates, rows - len(seen), inversions
+
+
 def summary(pairs: list[tuple[float, float]], first: float, last: float) -> str:
     """Median, 99th percentile and maximum in ms of what happened between two times."""
     values = sorted(seconds * 1000 for at, seconds in pairs if first <= at <= last)
@@ -181,7 +197,7 @@ def measure(mariadb: MariaDB, kafka: Kafka, rows: int, a_second: float) -> None:
         time.sleep(0.1)
     paused_at, cpu = time.time(), _cpu(mariadb, process)
     time.sleep(PAUSED_SECONDS)
-    quiet, cpu = [b - a for a, b in zip(cpu, _cpu(mariadb, process), strict=True)], None
+    quiet = [b - a for a, b in zip(cpu, _cpu(mariadb, process), strict=True)]
     waits = one(root, "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_waits'")
     with root.cursor() as cursor:
         cursor.execute("DELETE FROM outbox_control")

@@ -1,0 +1,177 @@
+"""
+Results as Markdown: the tables that a run prints, and `docs/benchmarks.md`.
+
+Every figure on the page comes from a JSON file that a run wrote; what did not run says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.results import MEASURES, Outcome, load
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+CHARTS: Final = ROOT / "docs" / "benchmarks"
+
+DATABASES: Final = {"mariadb": "MariaDB", "postgresql": "PostgreSQL"}
+
+INTRODUCTION: Final = """\
+# Benchmarks
+
+Written by `make bench` from what its runs measured (`benchmarks/results/*.json`); do not edit it. Each line is the
+median of its runs, with the smallest and the largest in brackets. All systems share the same servers and rows: JSON of
+about 600 bytes, stored with zlib, 5,000 keys, 16 partitions; MariaDB with a row binlog and `sync_binlog=1`, PostgreSQL
+with `synchronous_commit`, Kafka 4.1, one broker. Relay, database, broker and the benchmark itself share the
+cores. The relay has the defaults of `config.example.toml`; every setting that differs stands in the table.
+
+Each run reads its topic with a consumer of its own. *lost* are rows that are not on the topic, *twice* those that came
+more than once, *inverted* those that came after a later row of their key in the same partition. *rows/s* goes from the
+first to the last record on the topic, by the broker's clock.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A scenario on the page: its title, what it does, and the measure that its chart shows."""
+
+    scenario: str
+    title: str
+    text: str
+    chart: str
+    databases: Sequence[str] = ("mariadb",)
+
+
+SECTIONS: Final[Sequence[Section]] = (
+    Section(
+        scenario="drain",
+        title="Drain",
+        text="A backlog waits when the relay starts; it ends when the table holds no pending row.",
+        chart="rows_per_second",
+        databases=("mariadb", "postgresql"),
+    ),
+    Section(
+        scenario="latency",
+        title="From commit to consumer",
+        text="A writer commits 200 events a second, at uneven times; a consumer notes when each arrives.",
+        chart="p99_ms",
+        databases=("mariadb", "postgresql"),
+    ),
+    Section(
+        scenario="idle",
+        title="Idle",
+        text="Nothing is there to relay. Standbys are measured together, and divided by their number.",
+        chart="cpu_percent",
+        databases=("mariadb", "postgresql"),
+    ),
+    Section(
+        scenario="insert",
+        title="Insert",
+        text=(
+            "One event in a transaction of its own, through SQLAlchemy's asyncio. The bare Core INSERT writes the same "
+            "columns, encoded beforehand."
+        ),
+        chart="client_cpu_us",
+        databases=("mariadb", "postgresql"),
+    ),
+    Section(
+        scenario="flatness",
+        title="Flat cost",
+        text=(
+            "The same backlog, with more and more around it. *cost* is the CPU of relay and database for a row, beside "
+            "the first line's."
+        ),
+        chart="over_first",
+        databases=("mariadb", "postgresql"),
+    ),
+    Section(
+        scenario="several",
+        title="Several relays",
+        text="One backlog, one table, and several relays that share its lanes.",
+        chart="rows_per_second",
+        databases=("mariadb", "postgresql"),
+    ),
+    Section(
+        scenario="roundtrip",
+        title="Round trips",
+        text=(
+            "A proxy (toxiproxy) stands before broker or database and adds the round trip. It takes its own share of the "
+            "cores, so the first lines go through it as well."
+        ),
+        chart="rows_per_second",
+        databases=("mariadb", "postgresql"),
+    ),
+)
+
+
+def table(outcome: Outcome) -> str:
+    """The cases as a Markdown table."""
+    measures = outcome.measures
+    titles = ["", *(MEASURES[name].title for name in measures)]
+    if any(case.settings for case in outcome.cases):
+        titles.append("settings that differ")
+    lines = [
+        _row(titles),
+        _row(["---"] + ["---:"] * len(measures) + ["---"] * (len(titles) - len(measures) - 1)),
+    ]
+    for case in outcome.cases:
+        label = f"{case.system}: {case.name}" if case.name else case.system
+        if case.rows:
+            label += f", {case.rows:,} rows"
+        cells = [label, *(case.text(name) for name in measures)]
+        if len(titles) > len(cells):
+            cells.append(", ".join(f"`{key} = {value}`" for key, value in case.settings.items()))
+        lines.append(_row(cells))
+    return "\n".join(lines)
+
+
+def page(results: Path, sections: Sequence[Section] = SECTIONS) -> str:
+    """`docs/benchmarks.md` as the JSON files of *results* make it."""
+    parts = [INTRODUCTION]
+    for section in sections:
+        parts.append(f"## {section.title}\n\n{section.text}\n")
+        for database in section.databases:
+            parts.append(_part(section, database, results))
+    return "\n".join(parts)
+
+
+def chart_name(scenario: str, database: str) -> str:
+    """The file of a chart."""
+    return f"{scenario}-{database}.svg"
+
+
+def _part(section: Section, database: str, results: Path) -> str:
+    path = results / f"{section.scenario}-{database}.json"
+    title = f"### On {DATABASES[database]}\n"
+    if not path.is_file():
+        command = f"python -m benchmarks {section.scenario} --database {database}"
+        return f"{title}\nNot run: `{command}`.\n"
+    outcome = load(path)
+    chart = chart_name(section.scenario, database)
+    notes = [f"- {case.name}: {case.note}" for case in outcome.cases if case.note]
+    return "\n".join(
+        [
+            title,
+            f"![{section.title} on {DATABASES[database]}](benchmarks/{chart})\n",
+            table(outcome) + "\n",
+            *([*notes, ""] if notes else []),
+            _where(outcome) + "\n",
+        ]
+    )
+
+
+def _where(outcome: Outcome) -> str:
+    machine = outcome.machine
+    runs = max((len(case.runs) for case in outcome.cases), default=0)
+    versions = ", ".join(f"{name} {version}" for name, version in outcome.versions.items())
+    return (
+        f"`{outcome.command}`, {outcome.date}, {outcome.seconds:.0f} s, up to {runs} runs each. "
+        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, {machine['system']}. {versions}."
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,44 @@
+"""
+Runs a scenario, prints what it found and keeps it as JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.report import table
+from benchmarks.results import Case, Outcome, kafka_version, machine, today, versions
+from benchmarks.servers import Kind, Servers, servers
+
+
+def record(
+    scenario: str,
+    measure: Callable[[Servers], list[Case]],
+    *,
+    database: Kind,
+    results: Path,
+    options: str = "",
+) -> Outcome:
+    """Start the servers, measure, print and save; what was found."""
+    # The driver tells at each migration that a name was ignored.
+    logging.getLogger("asyncmy").setLevel(logging.ERROR)
+    started = time.monotonic()
+    print(f"\n{scenario}, {database}", flush=True)
+    with servers(database) as running:
+        server_versions = [running.database.version(), kafka_version()]
+        cases = measure(running)
+    outcome = Outcome(
+        scenario=scenario,
+        command=f"python -m benchmarks {scenario} --database {database}{options}",
+        cases=cases,
+        date=today(),
+        machine=machine(),
+        versions=versions(server_versions),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    outcome.save(results, f"{scenario}-{database}")
+    print(f"{table(outcome)}\n{outcome.seconds:.0f} s", flush=True)
+    return outcome

@@ -1,0 +1,123 @@
+"""
+What a consumer finds on a topic: how fast it came, and whether all came, once and in order.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from benchmarks.orders import number_and_customer
+from tests.services.kafka import Kafka
+
+PARTITIONS = 16
+ANSWER_SECONDS = 30.0
+READ_SECONDS = 300.0
+
+
+@dataclass(slots=True)
+class Found:
+    """The account of one topic."""
+
+    records: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    inverted: int = 0
+    """Orders of a customer that came after a later one, within a partition."""
+    split_customers: int = 0
+    """Customers whose orders are on several partitions, where no consumer sees their order."""
+    seconds: float = 0.0
+    """From the first to the last record, by the broker's clock."""
+
+    def fields(self) -> dict[str, float]:
+        """For a run's measures."""
+        return {
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "inverted": self.inverted,
+            "split_keys": self.split_customers,
+        }
+
+
+def create_topic(kafka: Kafka, name: str, *, partitions: int = PARTITIONS) -> str:
+    """A topic whose records the broker stamps, whatever clock a system has; its name."""
+    kafka.create_topic(
+        name, partitions=partitions, config={"message.timestamp.type": "LogAppendTime"}
+    )
+    return name
+
+
+def fresh_topic(kafka: Kafka, *, partitions: int = PARTITIONS) -> str:
+    """A topic that nobody used before."""
+    return create_topic(kafka, f"bench-{uuid.uuid4().hex[:12]}", partitions=partitions)
+
+
+def check(kafka: Kafka, topic: str, rows: int, *, first: int = 0) -> Found:
+    """Read the whole topic, on which the orders numbered from *first* should be."""
+    found = Found()
+    seen = bytearray(rows)
+    last: dict[tuple[int, bytes], int] = {}
+    times: list[int] = []
+    for partition, value, stamp in _records(kafka, topic):
+        number, customer = number_and_customer(value)
+        found.records += 1
+        times = [min(times[0], stamp), max(times[1], stamp)] if times else [stamp, stamp]
+        if seen[number - first]:
+            found.duplicated += 1
+            continue
+        seen[number - first] = 1
+        before = last.get((partition, customer), -1)
+        found.inverted += number < before
+        last[partition, customer] = max(number, before)
+    found.lost = seen.count(0)
+    partitions = Counter(customer for _, customer in last)
+    found.split_customers = sum(1 for count in partitions.values() if count > 1)
+    found.seconds = (times[1] - times[0]) / 1000 if times else 0.0
+    return found
+
+
+def _records(kafka: Kafka, topic: str) -> Iterator[tuple[int, bytes, int]]:
+    """Partition, value and milliseconds of each record, in order within each partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": f"check-{uuid.uuid4().hex}",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "fetch.message.max.bytes": 8 << 20,
+            "queued.max.messages.kbytes": 65_536,
+        }
+    )
+    try:
+        parts = consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic].partitions
+        ends = {p: _end(consumer, topic, p) for p in parts}
+        missing = {p for p, end in ends.items() if end}
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in missing])
+        give_up = time.monotonic() + READ_SECONDS
+        while missing:
+            for message in consumer.consume(num_messages=5_000, timeout=1.0):
+                error = message.error()
+                if error is not None:
+                    if error.retriable():
+                        continue
+                    raise KafkaException(error)
+                partition, value, offset = message.partition(), message.value(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                yield partition, value or b"", message.timestamp()[1]
+                if offset >= ends[partition] - 1:
+                    missing.discard(partition)
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"{topic} could not be read within {READ_SECONDS:g} s")
+    finally:
+        consumer.close()
+
+
+def _end(consumer: Consumer, topic: str, partition: int) -> int:
+    marks = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_SECONDS)
+    return int(marks[1])
