@@ -11,6 +11,8 @@ import typer
 
 from benchmarks import drain as draining
 from benchmarks.results import RESULTS
+from benchmarks.rivals.scenario import Size
+from benchmarks.rivals.scenario import rivals as beside
 from benchmarks.runs import record
 from benchmarks.servers import Kind
 
@@ -43,6 +45,24 @@ def drain(
         database=database,
         results=results,
         options=f" --rows {rows} --runs {runs}",
+    )
+
+
+@app.command()
+def rivals(
+    rows: Rows = 200_000,
+    few_rows: Annotated[int, typer.Option(min=1, help="Rows beside watermill.")] = 20_000,
+    runs: Runs = 3,
+    results: Results = RESULTS,
+) -> None:
+    """Our relay beside Debezium and watermill's forwarder, on MariaDB."""
+    size = Size(rows=rows, few_rows=few_rows, runs=runs)
+    record(
+        "rivals",
+        lambda servers: beside(servers, size),
+        database=Kind.MARIADB,
+        results=results,
+        options=f" --rows {rows} --few-rows {few_rows} --runs {runs}",
     )
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from benchmarks.orders import EVENT_NAME, customer, order_json
 from benchmarks.rivals.install import CONNECT
-from benchmarks.rivals.rows import keys, value
-from benchmarks.rivals.subject import PARTITIONS, EndOffsets, Subject, Writer, insert_all
-from tests.services.database import Database
+from benchmarks.rivals.rival import EndOffsets, Rival, Writer
+from benchmarks.servers import Servers
+from benchmarks.topic import PARTITIONS
 from tests.services.kafka import Kafka
 from tests.services.mariadb import MariaDB
 from tests.services.process import MissingPartError, Service, free_port
@@ -43,7 +44,14 @@ CREATE TABLE outboxevent (
     payload JSON NOT NULL
 )
 """
-INSERT = "INSERT INTO outboxevent (id, aggregatetype, aggregateid, type, payload) VALUES "
+COLUMNS = "outboxevent (id, aggregatetype, aggregateid, type, payload)"
+
+REQUIRED = {
+    "snapshot.mode": "no_data",
+    "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+    "value.converter": "org.apache.kafka.connect.storage.StringConverter",
+}
+"""The outbox is published from the binlog alone, as it is."""
 
 TUNED = {
     "max.batch.size": "8192",
@@ -113,7 +121,7 @@ class Connect(Service):
         return True
 
 
-class Debezium(Subject):
+class Debezium(Rival):
     """
     The connector reads the binlog; the rows stay in one table, which it never reads.
 
@@ -121,23 +129,22 @@ class Debezium(Subject):
     let go by resume: the worker's process, warm, is the same for all works.
     """
 
-    def __init__(
-        self, mariadb: MariaDB, kafka: Kafka, *, how: str, tuning: Mapping[str, str]
-    ) -> None:
-        super().__init__(mariadb, kafka)
-        self.name = f"Debezium, {how}"
-        self.settings = {**tuning, "worker": JAVA}
-        self._tuning = tuning
-        self._database: Database | None = None
+    system = "Debezium 3.4"
+
+    def __init__(self, servers: Servers, *, how: str, tuning: Mapping[str, str]) -> None:
+        super().__init__(servers)
+        self.how = how
+        self.settings = {**REQUIRED, **tuning}
         self._connect: Connect | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """A worker with the connector, which has published some rows before it is held."""
-        self._database = self._make_table()
+        kafka = self.servers.kafka
+        self._make_table()
         # Where it tells of schema changes; a broker that makes topics by itself would make it.
-        self.kafka.create_topic(self._database.name)
-        with Connect(self.kafka) as self._connect:
+        kafka.create_topic(self.database.name)
+        with Connect(kafka) as self._connect:
             self._connect.ask("POST", "/connectors", {"name": "outbox", "config": self._config()})
             self._wait_for("RUNNING", tasks=1)
             self._warm_up()
@@ -153,16 +160,10 @@ class Debezium(Subject):
 
     def fill(self, work: str, rows: int) -> None:
         """The payload as text."""
-        assert self._database is not None
-        chosen = keys(rows)
-        insert_all(
-            self._database,
-            f"{INSERT} (%s, '{work}', %s, 'order.placed', %s)",
-            rows,
-            lambda n: (str(uuid.uuid4()), chosen[n], value(n)),
-        )
+        columns = f"UUID(), '{work}', customer, '{EVENT_NAME}', order_json"
+        self.insert_orders(self.database, COLUMNS, columns, rows)
 
-    def release(self, *, until_empty: bool) -> None:
+    def release(self) -> None:
         """Connect starts a task that goes on from the stored position."""
         self._worker.ask("PUT", "/connectors/outbox/resume")
 
@@ -170,16 +171,14 @@ class Debezium(Subject):
         """Connect ends the task."""
         self._stop()
 
-    def connection_url(self) -> str:
-        """The application's database."""
-        assert self._database is not None
-        return self._database.sync_url
-
     def writer(self, work: str) -> Writer:
         """A plain INSERT."""
-        statement = sa.text(f"{INSERT} (:id, '{work}', :key, 'n', :payload)")
+        statement = sa.text(
+            f"INSERT INTO {COLUMNS} VALUES (:id, '{work}', :key, '{EVENT_NAME}', :payload)"
+        )
         return lambda connection, number: connection.execute(
-            statement, {"id": str(uuid.uuid4()), "key": str(number % 100), "payload": str(number)}
+            statement,
+            {"id": str(uuid.uuid4()), "key": customer(number), "payload": order_json(number)},
         )
 
     @property
@@ -192,44 +191,42 @@ class Debezium(Subject):
         assert self._connect is not None
         return self._connect
 
-    def _make_table(self) -> Database:
-        database = self.mariadb.create_database()
-        with self.mariadb.root_connection(database.name) as root, root.cursor() as cursor:
+    def _make_table(self) -> None:
+        server = self.servers.database.service
+        assert isinstance(server, MariaDB)
+        with server.root_connection(self.database.name) as root, root.cursor() as cursor:
             cursor.execute(TABLE)
             cursor.execute(f"CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}'")
             cursor.execute(
                 "GRANT SELECT, RELOAD, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, "
                 f"SLAVE MONITOR ON *.* TO '{USER}'@'%'"
             )
-        return database
 
     def _config(self) -> dict[str, str]:
-        assert self._database is not None
+        name = self.database.name
         return {
-            "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
-            "tasks.max": "1",
             "database.hostname": "127.0.0.1",
-            "database.port": str(self.mariadb.port),
+            "database.port": str(self.servers.database.service.port),
             "database.user": USER,
             "database.password": PASSWORD,
             "database.server.id": "5400",
-            "topic.prefix": self._database.name,
-            "database.include.list": self._database.name,
-            "table.include.list": f"{self._database.name}.outboxevent",
-            "schema.history.internal.kafka.bootstrap.servers": self.kafka.bootstrap_servers,
-            "schema.history.internal.kafka.topic": f"schema-{self._database.name}",
-            "snapshot.mode": "no_data",
+            "database.include.list": name,
+            "table.include.list": f"{name}.outboxevent",
+            "topic.prefix": name,
+            "schema.history.internal.kafka.bootstrap.servers": self.servers.kafka.bootstrap_servers,
+            "schema.history.internal.kafka.topic": f"schema-{name}",
+            "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
+            "tasks.max": "1",
             "transforms": "outbox",
             "transforms.outbox.type": "io.debezium.transforms.outbox.EventRouter",
-            "key.converter": "org.apache.kafka.connect.storage.StringConverter",
-            "value.converter": "org.apache.kafka.connect.storage.StringConverter",
-            **self._tuning,
+            **self.settings,
         }
 
     def _warm_up(self) -> None:
         work = f"warm-{self._worker.pid}"
-        self.kafka.create_topic(self.topic(work), partitions=PARTITIONS)
-        ends = EndOffsets(self.kafka, self.topic(work), PARTITIONS)
+        kafka = self.servers.kafka
+        kafka.create_topic(self.topic(work), partitions=PARTITIONS)
+        ends = EndOffsets(kafka, self.topic(work), PARTITIONS)
 
         def reads() -> bool:
             # The rows from before its first position are none of its own, and it says nothing

@@ -63,7 +63,16 @@ def install_forwarder(program: Path = FORWARDER) -> None:
     go = _find_go()
     say("building watermill's forwarder")
     with draft_of(program.parent) as draft:
-        command = [go, "build", "-C", str(FORWARDER_SOURCE), "-o", str(draft), "-buildvcs=false", "."]
+        command = [
+            go,
+            "build",
+            "-C",
+            str(FORWARDER_SOURCE),
+            "-o",
+            str(draft),
+            "-buildvcs=false",
+            ".",
+        ]
         done = run(command, _go_environment())
         if done.returncode != 0:
             raise CannotInstallError(

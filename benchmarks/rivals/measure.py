@@ -1,134 +1,90 @@
 """
-The measurements that every relay goes through.
+The measurements that every relay goes through, as the runs of a case.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from benchmarks.latency import SPAWN, WARM_UP, consume
-from benchmarks.rivals.rows import account, keys
-from benchmarks.rivals.subject import PARTITIONS, EndOffsets, Subject, cpu_seconds, peak_mb
+from benchmarks.programs import Program
+from benchmarks.rivals.rival import EndOffsets, Rival
+from benchmarks.topic import PARTITIONS, check, create_topic
 
 LOOK_SECONDS = 0.1
 STUCK_SECONDS = 30.0
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 3.0
+WARM_UP_SECONDS = 2
+ARRIVE_SECONDS = 120.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
-    """One backlog, from the relay's start to the last message on the topic."""
-
-    rows: int
-    rows_per_second: float
-    relay_us_per_row: float
-    database_us_per_row: float
-    broker_us_per_row: float
-    peak_mb: float
-    lost: int
-    duplicated: int
-    inverted: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """From the commit's return to the consumer, in milliseconds."""
-
-    events: int
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Idle:
-    """Percent of one core with nothing to relay."""
-
-    relay_percent: float
-    database_percent: float
-    broker_percent: float
-    peak_mb: float
-
-
-def drain(subject: Subject, work: str, rows: int) -> Drain:
-    """Fill while the relay is held, let it go, count what is on the topic."""
-    topic = subject.topic(work)
+def drain(rival: Rival, work: str, rows: int) -> dict[str, float]:
+    """Fill while the relay is held, let it go, and count what came to the topic."""
+    kafka = rival.servers.kafka
     # The broker stamps each record, so the rate needs no consumer that takes its share of the CPU.
-    config = {"message.timestamp.type": "LogAppendTime"}
-    subject.kafka.create_topic(topic, partitions=PARTITIONS, config=config)
-    ends = EndOffsets(subject.kafka, topic, PARTITIONS)
-    subject.prepare(work)
-    subject.fill(work, rows)
-    before = _cpu(subject)
-    subject.release(until_empty=True)
+    topic = create_topic(kafka, rival.topic(work))
+    ends = EndOffsets(kafka, topic, PARTITIONS)
+    rival.prepare(work)
+    rival.fill(work, rows)
+    before = _cpu(rival)
+    rival.release()
     _wait_for(ends, rows)
-    subject.finish()
-    used = [after - start for after, start in zip(_cpu(subject), before, strict=True)]
-    peak = peak_mb(subject.pid)
-    subject.hold()
-    found = account(subject.kafka.consume_all(topic), keys(rows))
-    assert not found.wrong_key, f"{subject.name}: {found.wrong_key} events have another's key"
-    relay, database, broker = (seconds / rows * 1e6 for seconds in used)
-    return Drain(
-        rows=rows,
-        rows_per_second=rows / max(found.last_ms - found.first_ms, 1) * 1000,
-        relay_us_per_row=relay,
-        database_us_per_row=database,
-        broker_us_per_row=broker,
-        peak_mb=peak,
-        lost=found.lost,
-        duplicated=found.duplicated,
-        inverted=found.inverted,
+    relay, database, broker = (
+        (after - start) / rows * 1e6 for after, start in zip(_cpu(rival), before, strict=True)
     )
+    peak_mb = rival.peak_mb()
+    rival.hold()
+    account = check(kafka, topic, rows)
+    kafka.delete_topic(topic)
+    return {
+        "rows_per_second": account.records / max(account.seconds, 0.001),
+        "relay_us": relay,
+        "database_us": database,
+        "broker_us": broker,
+        "peak_mb": peak_mb,
+        **account.fields(),
+    }
 
 
 def latency_and_idle(
-    subject: Subject, work: str, *, rate: int, seconds: int, idle_seconds: int
-) -> tuple[Latency, Idle]:
-    """Events at an even rate with random gaps, and then none."""
-    topic = subject.topic(work)
-    count = WARM_UP + rate * seconds
-    subject.kafka.create_topic(topic, partitions=1)
-    subject.prepare(work)
-    subject.release(until_empty=False)
+    rival: Rival, work: str, *, rate: int, seconds: int, runs: int, idle_seconds: int
+) -> list[dict[str, float]]:
+    """Events at an even rate with random gaps, cut into *runs* of *seconds*; and then none."""
+    kafka = rival.servers.kafka
+    topic = create_topic(kafka, rival.topic(work), partitions=1)
+    rival.prepare(work)
+    rival.release()
     time.sleep(SETTLE_SECONDS)
-    ready, arrivals = SPAWN.Event(), SPAWN.Queue()
-    consumer = SPAWN.Process(
-        target=consume,
-        args=(subject.kafka.bootstrap_servers, topic, count, ready, arrivals),
-    )
-    consumer.start()
-    assert ready.wait(60)
-    committed = _commit(subject, work, rate, count)
-    arrived = arrivals.get(timeout=130)
-    consumer.join()
-    assert len(arrived) == count, f"{subject.name}: {count - len(arrived)} events did not arrive"
-    idle = _idle(subject, idle_seconds)
-    subject.hold()
-    taken = sorted((arrived[n] - committed[n]) * 1000 for n in range(WARM_UP, count))
-    return (
-        Latency(
-            events=len(taken),
-            p50_ms=taken[len(taken) // 2],
-            p99_ms=taken[int(len(taken) * 0.99)],
-            max_ms=taken[-1],
-        ),
-        idle,
-    )
+    warm_up, each = rate * WARM_UP_SECONDS, rate * seconds
+    events = warm_up + each * runs
+    argument = {"bootstrap": kafka.bootstrap_servers, "topic": topic, "events": events}
+    with Program("benchmarks.rivals.arrivals", argument) as consumer:
+        consumer.answer()
+        committed = _commit(rival, work, rate, events)
+        arrived = dict(consumer.answer(ARRIVE_SECONDS)["arrived"])
+    idle = _idle(rival, idle_seconds)
+    rival.hold()
+    assert len(arrived) == events, f"{rival.system}: {events - len(arrived)} events did not arrive"
+    took = [(arrived[n] - committed[n]) * 1000 for n in range(warm_up, events)]
+    return [*(_quantiles(took[n : n + each]) for n in range(0, len(took), each)), idle]
 
 
-def _commit(subject: Subject, work: str, rate: int, count: int) -> list[float]:
-    write = subject.writer(work)
+def _quantiles(took: list[float]) -> dict[str, float]:
+    took = sorted(took)
+    return {"p50_ms": took[len(took) // 2], "p99_ms": took[len(took) * 99 // 100]}
+
+
+def _commit(rival: Rival, work: str, rate: int, events: int) -> list[float]:
+    """When each commit had returned."""
+    write = rival.writer(work)
     rng = random.Random(1)
     committed = []
-    engine = sa.create_engine(subject.connection_url())
+    engine = sa.create_engine(rival.database.sync_url)
     with engine.connect() as connection:
         due = time.monotonic()
-        for number in range(count):
+        for number in range(events):
             due += rng.uniform(0, 2 / rate)
             time.sleep(max(0.0, due - time.monotonic()))
             write(connection, number)
@@ -138,25 +94,16 @@ def _commit(subject: Subject, work: str, rate: int, count: int) -> list[float]:
     return committed
 
 
-def _idle(subject: Subject, seconds: int) -> Idle:
+def _idle(rival: Rival, seconds: int) -> dict[str, float]:
     time.sleep(SETTLE_SECONDS)
-    before, started = _cpu(subject), time.monotonic()
+    before, started = rival.cpu_seconds(), time.monotonic()
     time.sleep(seconds)
-    passed = time.monotonic() - started
-    percent = [
-        (after - start) / passed * 100 for after, start in zip(_cpu(subject), before, strict=True)
-    ]
-    return Idle(
-        relay_percent=percent[0],
-        database_percent=percent[1],
-        broker_percent=percent[2],
-        peak_mb=peak_mb(subject.pid),
-    )
+    percent = (rival.cpu_seconds() - before) / (time.monotonic() - started) * 100
+    return {"cpu_percent": percent}
 
 
-def _cpu(subject: Subject) -> tuple[float, float, float]:
-    servers = (subject.mariadb.pid, subject.kafka.pid)
-    return (subject.cpu_seconds(), *map(cpu_seconds, servers))
+def _cpu(rival: Rival) -> tuple[float, float, float]:
+    return (rival.cpu_seconds(), *rival.servers.cpu_seconds())
 
 
 def _wait_for(ends: EndOffsets, rows: int) -> None:

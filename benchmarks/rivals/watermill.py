@@ -11,16 +11,22 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
+from benchmarks.orders import customer, order_json
 from benchmarks.rivals.install import FORWARDER
-from benchmarks.rivals.rows import keys, value
-from benchmarks.rivals.subject import Subject, Writer, insert_all
-from tests.services.database import Database
-from tests.services.kafka import Kafka
-from tests.services.mariadb import MariaDB
+from benchmarks.rivals.rival import Rival, Writer
+from benchmarks.servers import Servers
 from tests.services.process import MissingPartError, Service
 from tests.services.sql_server import PASSWORD, USER
 
-INSERT = "INSERT INTO watermill_events (uuid, payload, metadata) VALUES "
+COLUMNS = "watermill_events (uuid, payload, metadata)"
+ENVELOPE = (
+    'CONCAT(\'{{"destination_topic": "{topic}", "uuid": "\', UUID(), \'", "payload": "\', '
+    "REPLACE(TO_BASE64(order_json), '\\n', ''), '\", \"metadata\": {{\"key\": \"', customer, '\"}}}}')"
+)
+"""`envelope` in SQL."""
+
+REQUIRED = {"RequiredAcks": "WaitForAll"}
+"""The acks that the others wait for, too."""
 
 TUNED = {"SubscribeBatchSize": "1000", "PollInterval": "10ms", "interpolateParams": "true"}
 OPTIONS = {"SubscribeBatchSize": "-batch", "PollInterval": "-poll"}
@@ -49,23 +55,23 @@ class Program(Service):
         return "running\n" in self.log_path.read_text()
 
 
-class Watermill(Subject):
+class Watermill(Rival):
     """Fresh tables for each work; held, its process does not run."""
 
-    def __init__(
-        self, mariadb: MariaDB, kafka: Kafka, *, how: str, tuning: Mapping[str, str]
-    ) -> None:
-        super().__init__(mariadb, kafka)
-        self.name = f"watermill, {how}"
-        self.settings = {**tuning, "RequiredAcks": "WaitForAll"}
+    system = "watermill-sql 3.1 forwarder"
+
+    def __init__(self, servers: Servers, *, how: str, tuning: Mapping[str, str]) -> None:
+        super().__init__(servers)
+        self.how = how
+        self.settings = {**REQUIRED, **tuning}
         self._tuning = tuning
-        self._database: Database | None = None
         self._program: Program | None = None
 
     def prepare(self, work: str) -> None:
         """The forwarder makes its tables."""
-        self._database = self.mariadb.create_database()
-        address = f"{USER}:{PASSWORD}@tcp(127.0.0.1:{self.mariadb.port})/{self._database.name}"
+        self.database = self.servers.database.create_database()
+        server = f"tcp(127.0.0.1:{self.servers.database.service.port})"
+        address = f"{USER}:{PASSWORD}@{server}/{self.database.name}"
         if "interpolateParams" in self._tuning:
             address += f"?interpolateParams={self._tuning['interpolateParams']}"
         options = [
@@ -74,23 +80,17 @@ class Watermill(Subject):
             if name in self._tuning
         ]
         self._program = Program(
-            [f"-dsn={address}", f"-broker={self.kafka.bootstrap_servers}", *options]
+            [f"-dsn={address}", f"-broker={self.servers.kafka.bootstrap_servers}", *options]
         )
         self._program.start()
         self._program.stop()
 
     def fill(self, work: str, rows: int) -> None:
-        """Each event in the envelope that the forwarder's publisher makes."""
-        assert self._database is not None
-        chosen = keys(rows)
-        insert_all(
-            self._database,
-            f"{INSERT} (%s, %s, '{{}}')",
-            rows,
-            lambda n: (str(uuid.uuid4()), envelope(work, chosen[n], value(n))),
-        )
+        """Each order in the envelope that the forwarder's publisher makes."""
+        columns = f"UUID(), {ENVELOPE.format(topic=work)}, '{{}}'"
+        self.insert_orders(self.database, COLUMNS, columns, rows)
 
-    def release(self, *, until_empty: bool) -> None:
+    def release(self) -> None:
         """The process starts."""
         self._running.start()
 
@@ -99,19 +99,14 @@ class Watermill(Subject):
         self._running.stop()
         self._running.close()
 
-    def connection_url(self) -> str:
-        """The application's database."""
-        assert self._database is not None
-        return self._database.sync_url
-
     def writer(self, work: str) -> Writer:
         """The INSERT that watermill-sql's publisher executes."""
-        statement = sa.text(f"{INSERT} (:uuid, :payload, '{{}}')")
+        statement = sa.text(f"INSERT INTO {COLUMNS} VALUES (:uuid, :payload, '{{}}')")
         return lambda connection, number: connection.execute(
             statement,
             {
                 "uuid": str(uuid.uuid4()),
-                "payload": envelope(work, str(number % 100), b"%d" % number),
+                "payload": envelope(work, customer(number), order_json(number)),
             },
         )
 

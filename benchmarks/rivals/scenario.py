@@ -1,0 +1,98 @@
+"""
+outbox-relay beside Debezium and watermill's forwarder: the cases of one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks import drain as draining
+from benchmarks.results import OURS, Case
+from benchmarks.rivals import debezium, watermill
+from benchmarks.rivals.measure import drain, latency_and_idle
+from benchmarks.rivals.ours import Ours
+from benchmarks.rivals.rival import Rival
+from benchmarks.servers import Servers
+
+RATE = 200
+LATENCY_SECONDS = 5
+IDLE_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of everything."""
+
+    rows: int
+    few_rows: int
+    """For watermill's forwarder, which takes longest, and for ours beside it."""
+    runs: int
+
+
+def rivals(servers: Servers, size: Size) -> list[Case]:
+    """
+    A case for each relay and setting.
+
+    Ours drains once before each of Debezium's turns and after the last, so that a machine whose
+    speed changes shows in its spread.
+    """
+    ours, few = _case(OURS, "", size.rows), _case(OURS, "", size.few_rows)
+    _drain_ours(ours, servers, 1)
+    plain = _measure(debezium.Debezium(servers, how="default", tuning={}), size.rows, size.runs)
+    _drain_ours(ours, servers, 1)
+    tuned = _measure(
+        debezium.Debezium(servers, how="tuned", tuning=debezium.TUNED), size.rows, size.runs
+    )
+    _drain_ours(ours, servers, max(1, size.runs - len(ours.runs)))
+    _drain_ours(few, servers, size.runs)
+    forwarders = [
+        _measure(watermill.Watermill(servers, how=how, tuning=tuning), size.few_rows, size.runs)
+        for how, tuning in (("default", {}), ("tuned", watermill.TUNED))
+    ]
+    ours.runs += _measure(Ours(servers), 0, size.runs).runs
+    return [
+        ours,
+        _measure(Ours(servers, hints=True), 0, size.runs),
+        plain,
+        tuned,
+        few,
+        *forwarders,
+    ]
+
+
+def _drain_ours(case: Case, servers: Servers, runs: int) -> None:
+    for _ in range(runs):
+        case.runs.append(draining.measure_once(servers, case.rows))
+        print(f"{case.system}: {case.runs[-1]}", flush=True)
+
+
+def _measure(rival: Rival, rows: int, runs: int) -> Case:
+    """Backlogs of *rows*, if any; then latency and idle cost."""
+    case = _case(rival.system, rival.how, rows, rival.settings)
+    with rival.running():
+        if rows:
+            for run in range(runs):
+                case.runs.append(drain(rival, _work(rival, f"drain-{run}"), rows))
+                print(f"{rival.system}, {rival.how}: {case.runs[-1]}", flush=True)
+        case.runs += latency_and_idle(
+            rival,
+            _work(rival, "latency"),
+            rate=RATE,
+            seconds=LATENCY_SECONDS,
+            runs=runs,
+            idle_seconds=IDLE_SECONDS,
+        )
+    print(f"{rival.system}, {rival.how}: {case.runs[-runs - 1 :]}", flush=True)
+    return case
+
+
+def _case(system: str, name: str, rows: int, settings: Mapping[str, str] | None = None) -> Case:
+    return Case(
+        system=system, name=name, database="MariaDB", rows=rows, settings={**(settings or {})}
+    )
+
+
+def _work(rival: Rival, what: str) -> str:
+    # A topic's name: letters, digits and dashes.
+    return "-".join((*f"{rival.system} {rival.how} {what}".replace(".", "").split(),))
