@@ -8,11 +8,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services demo bench wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services demo bench bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-12s %s\n' "$$name" "$$text"; done
+		printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.dev ## create .venv with everything a developer needs
 
@@ -42,6 +42,10 @@ demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service 
 
 bench: $(VENV)/.dev services ## how fast a backlog drains, on real MariaDB and Kafka
 	$(BIN)/python -m benchmarks.drain
+
+bench-rivals: $(VENV)/.dev services ## the relay beside Debezium and watermill's forwarder; installs them
+	$(BIN)/python -m benchmarks.rivals.install
+	$(BIN)/python -m benchmarks rivals
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

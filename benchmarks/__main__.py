@@ -11,6 +11,7 @@ import typer
 
 from benchmarks import drain as draining
 from benchmarks.results import RESULTS
+from benchmarks.rivals.install import part_versions
 from benchmarks.rivals.scenario import Size
 from benchmarks.rivals.scenario import rivals as beside
 from benchmarks.runs import record
@@ -62,6 +63,7 @@ def rivals(
         lambda servers: beside(servers, size),
         database=Kind.MARIADB,
         results=results,
+        others=part_versions(),
         options=f" --rows {rows} --few-rows {few_rows} --runs {runs}",
     )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.report import table
@@ -21,8 +21,9 @@ def record(
     database: Kind,
     results: Path,
     options: str = "",
+    others: Sequence[str] = (),
 ) -> Outcome:
-    """Start the servers, measure, print and save; what was found."""
+    """Start the servers, measure, print and save; what was found. *others*: such as "Debezium 3.4"."""
     # The driver tells at each migration that a name was ignored.
     logging.getLogger("asyncmy").setLevel(logging.ERROR)
     started = time.monotonic()
@@ -36,7 +37,7 @@ def record(
         cases=cases,
         date=today(),
         machine=machine(),
-        versions=versions(server_versions),
+        versions=versions([*server_versions, *others]),
         seconds=round(time.monotonic() - started, 1),
     )
     outcome.save(results, f"{scenario}-{database}")

@@ -81,6 +81,20 @@ def install_forwarder(program: Path = FORWARDER) -> None:
             )
 
 
+def part_versions() -> list[str]:
+    """Names with versions of what is installed: from the jars' names, from go.mod, from Java."""
+    jars = {
+        "Kafka Connect": CONNECT.glob("libs/connect-runtime-*.jar"),
+        "Debezium": CONNECT.glob("plugins/*/debezium-connector-mariadb-*.jar"),
+    }
+    found = [f"{name} {next(paths).stem.rsplit('-', 1)[1]}" for name, paths in jars.items()]
+    modules = (FORWARDER_SOURCE / "go.mod").read_text()
+    for name, version in re.findall(r"ThreeDotsLabs/(watermill[a-z-]*)\S* v(\S+)", modules):
+        found.append(f"{name} {version}")
+    java = re.search(r'version "([^"]+)"', run(["java", "-version"]).stderr)
+    return [*found, f"Java {java[1]}"] if java else found
+
+
 def go_version(text: str) -> tuple[int, int]:
     """
     Major and minor version of what `go version` prints; (0, 0) when it names none.

@@ -4,11 +4,12 @@ outbox-relay beside Debezium and watermill's forwarder: the cases of one run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks import drain as draining
-from benchmarks.results import OURS, Case
+from benchmarks.results import MEASURES, OURS, Case
 from benchmarks.rivals import debezium, watermill
 from benchmarks.rivals.measure import drain, latency_and_idle
 from benchmarks.rivals.ours import Ours
@@ -17,7 +18,7 @@ from benchmarks.servers import Servers
 
 RATE = 200
 LATENCY_SECONDS = 5
-IDLE_SECONDS = 10
+IDLE_SECONDS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ def rivals(servers: Servers, size: Size) -> list[Case]:
 def _drain_ours(case: Case, servers: Servers, runs: int) -> None:
     for _ in range(runs):
         case.runs.append(draining.measure_once(servers, case.rows))
-        print(f"{case.system}: {case.runs[-1]}", flush=True)
+        _tell(case)
 
 
 def _measure(rival: Rival, rows: int, runs: int) -> Case:
@@ -74,7 +75,7 @@ def _measure(rival: Rival, rows: int, runs: int) -> Case:
         if rows:
             for run in range(runs):
                 case.runs.append(drain(rival, _work(rival, f"drain-{run}"), rows))
-                print(f"{rival.system}, {rival.how}: {case.runs[-1]}", flush=True)
+                _tell(case)
         case.runs += latency_and_idle(
             rival,
             _work(rival, "latency"),
@@ -83,7 +84,6 @@ def _measure(rival: Rival, rows: int, runs: int) -> Case:
             runs=runs,
             idle_seconds=IDLE_SECONDS,
         )
-    print(f"{rival.system}, {rival.how}: {case.runs[-runs - 1 :]}", flush=True)
     return case
 
 
@@ -94,5 +94,11 @@ def _case(system: str, name: str, rows: int, settings: Mapping[str, str] | None 
 
 
 def _work(rival: Rival, what: str) -> str:
-    # A topic's name: letters, digits and dashes.
-    return "-".join((*f"{rival.system} {rival.how} {what}".replace(".", "").split(),))
+    """Part of a topic's name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"{rival.system} {rival.how} {what}")
+
+
+def _tell(case: Case) -> None:
+    run = case.runs[-1]
+    cells = [f"{MEASURES[name].text(value)} {MEASURES[name].title}" for name, value in run.items()]
+    print(f"{case.system} {case.name}: {'; '.join(cells)}", flush=True)
