@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SA20 := .venv-sa20
+CQRS := .venv-cqrs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services demo bench bench-rivals wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services demo bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -40,18 +41,22 @@ services: $(VENV)/.dev
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo
 
-bench: $(VENV)/.dev services ## how fast a backlog drains, on real MariaDB and Kafka
-	$(BIN)/python -m benchmarks.drain
+bench: services bench-install ## us beside python-cqrs, on real servers; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks all
+
+bench-install: $(VENV)/.dev $(CQRS)/.installed
+	$(BIN)/python -m benchmarks.install
 
 bench-rivals: $(VENV)/.dev services ## the relay beside Debezium and watermill's forwarder; installs them
 	$(BIN)/python -m benchmarks.rivals.install
 	$(BIN)/python -m benchmarks rivals
+	$(BIN)/python -m benchmarks page
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what the targets made; the jars in .cache stay
-	rm -rf $(VENV) $(SA20) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SA20) $(CQRS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The demo needs no test tools: a new user waits for less. What developers install includes it.
@@ -69,6 +74,13 @@ $(SA20)/.installed: $(INPUTS) | $(BIN)/python
 	sed '/^SQLAlchemy==/d' constraints.txt > $(SA20)/constraints.txt
 	$(SA20)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SA20)/constraints.txt \
 		-e '.[relay,sqlite,postgresql]' 'sqlalchemy==2.0.58' confluent-kafka psutil 'psycopg[binary]' pymysql pytest pytest-asyncio pytest-timeout
+	@touch $@
+
+# The package that we are compared with, apart: it needs older versions of what we use.
+$(CQRS)/.installed: benchmarks/cqrs-constraints.txt | $(BIN)/python
+	$(BIN)/python -m venv $(CQRS)
+	$(CQRS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/cqrs-constraints.txt \
+		'python-cqrs[kafka,sqlalchemy]' asyncmy cryptography
 	@touch $@
 
 $(BIN)/python:

@@ -10,19 +10,29 @@ from typing import Annotated
 import typer
 
 from benchmarks import drain as draining
+from benchmarks import flatness as flat
+from benchmarks import idle as idling
+from benchmarks import insert as inserting
+from benchmarks import latency as latencies
+from benchmarks import report
+from benchmarks import roundtrip as roundtrips
+from benchmarks import several as sharing
 from benchmarks.results import RESULTS
 from benchmarks.rivals.install import part_versions
 from benchmarks.rivals.scenario import Size
-from benchmarks.rivals.scenario import rivals as beside
+from benchmarks.rivals.scenario import rivals as side_by_side
 from benchmarks.runs import record
-from benchmarks.servers import Kind
+from benchmarks.servers import Kind, servers
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
 Database = Annotated[Kind, typer.Option(help="Which database holds the outbox.")]
 Rows = Annotated[int, typer.Option(min=1, help="Rows of the backlog.")]
 Runs = Annotated[int, typer.Option(min=1, help="Repetitions of each case.")]
+Beside = Annotated[bool, typer.Option(help="Measure python-cqrs too, on MariaDB.")]
 Results = Annotated[Path, typer.Option(help="Folder for the JSON.")]
+
+TEN_MILLION = 10_000_000
 
 
 @app.callback()
@@ -35,17 +45,144 @@ def drain(
     database: Database = Kind.MARIADB,
     rows: Rows = 200_000,
     runs: Runs = 3,
+    full: Annotated[
+        bool, typer.Option("--full", help="python-cqrs on all the rows too: minutes.")
+    ] = False,
+    beside: Beside = True,
     results: Results = RESULTS,
 ) -> None:
-    """How fast a backlog drains."""
+    """How fast a backlog drains, marking rows and deleting them, beside python-cqrs."""
     record(
         "drain",
-        lambda servers: [
-            draining.ours(servers, rows, runs, settings) for settings in ({}, draining.DELETE)
-        ],
+        lambda running: draining.measure(running, rows=rows, runs=runs, full=full, beside=beside),
+        database=database,
+        results=results,
+        options=f" --rows {rows} --runs {runs}{' --full' if full else ''}",
+        start=servers,
+    )
+
+
+@app.command()
+def latency(
+    database: Database = Kind.MARIADB,
+    rate: Annotated[int, typer.Option(min=1, help="Events a second.")] = 200,
+    seconds: Annotated[int, typer.Option(min=1, help="How long they are counted.")] = 15,
+    runs: Runs = 1,
+    sidecars: Annotated[int, typer.Option(min=2, help="Relays, of which one works.")] = 20,
+    results: Results = RESULTS,
+) -> None:
+    """From commit to consumer: with a hint, with a hint to a standby, with the poll."""
+    record(
+        "latency",
+        lambda running: latencies.measure(
+            running, rate=rate, seconds=seconds, runs=runs, sidecars=sidecars
+        ),
+        database=database,
+        results=results,
+        options=f" --rate {rate} --seconds {seconds} --runs {runs} --sidecars {sidecars}",
+        start=servers,
+    )
+
+
+@app.command()
+def idle(
+    database: Database = Kind.MARIADB,
+    standbys: Annotated[int, typer.Option(min=1, help="Relays that stand by.")] = 20,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each look takes.")] = 10.0,
+    runs: Runs = 2,
+    results: Results = RESULTS,
+) -> None:
+    """CPU, statements and memory of relays that have nothing to do."""
+    record(
+        "idle",
+        lambda running: idling.measure(running, standbys=standbys, seconds=seconds, runs=runs),
+        database=database,
+        results=results,
+        options=f" --standbys {standbys} --seconds {seconds:g} --runs {runs}",
+        start=servers,
+    )
+
+
+@app.command()
+def insert(
+    database: Database = Kind.MARIADB,
+    rows: Annotated[int, typer.Option(min=1, help="Transactions of each run.")] = 1000,
+    runs: Runs = 5,
+    beside: Beside = True,
+    results: Results = RESULTS,
+) -> None:
+    """What an event costs its writer, beside a bare Core INSERT and python-cqrs."""
+    record(
+        "insert",
+        lambda running: inserting.measure(running.database, rows=rows, runs=runs, beside=beside),
         database=database,
         results=results,
         options=f" --rows {rows} --runs {runs}",
+        start=servers,
+    )
+
+
+@app.command()
+def flatness(
+    database: Database = Kind.MARIADB,
+    rows: Rows = 100_000,
+    many: Annotated[int, typer.Option(min=1, help="Rows kept, pending, paused.")] = 1_000_000,
+    ten_million: Annotated[
+        bool, typer.Option("--ten-million", help="--many 10000000: half an hour.")
+    ] = False,
+    runs: Runs = 1,
+    results: Results = RESULTS,
+) -> None:
+    """Whether a row costs the same whatever is around it."""
+    many = TEN_MILLION if ten_million else many
+    record(
+        "flatness",
+        lambda running: flat.measure(running, rows=rows, many=many, runs=runs),
+        database=database,
+        results=results,
+        options=f" --rows {rows} --many {many} --runs {runs}",
+        start=servers,
+    )
+
+
+@app.command()
+def several(
+    database: Database = Kind.MARIADB,
+    rows: Rows = 200_000,
+    relays: Annotated[int, typer.Option(min=2, help="Relays on one table.")] = 4,
+    runs: Runs = 3,
+    results: Results = RESULTS,
+) -> None:
+    """One relay beside several on one table."""
+    if not sharing.is_possible():
+        typer.echo(f"not run: this release has no setting {sharing.SETTING}")
+        return
+    record(
+        "several",
+        lambda running: sharing.measure(running, rows=rows, runs=runs, relays=relays),
+        database=database,
+        results=results,
+        options=f" --rows {rows} --relays {relays} --runs {runs}",
+        start=servers,
+    )
+
+
+@app.command()
+def roundtrip(
+    database: Database = Kind.MARIADB,
+    rows: Rows = 100_000,
+    runs: Runs = 2,
+    beside: Beside = True,
+    results: Results = RESULTS,
+) -> None:
+    """A broker or a database that is further away."""
+    record(
+        "roundtrip",
+        lambda running: roundtrips.measure(running, rows=rows, runs=runs, beside=beside),
+        database=database,
+        results=results,
+        options=f" --rows {rows} --runs {runs}",
+        start=roundtrips.far_servers,
     )
 
 
@@ -60,12 +197,37 @@ def rivals(
     size = Size(rows=rows, few_rows=few_rows, runs=runs)
     record(
         "rivals",
-        lambda servers: beside(servers, size),
+        lambda running: side_by_side(running, size),
         database=Kind.MARIADB,
         results=results,
-        others=part_versions(),
         options=f" --rows {rows} --few-rows {few_rows} --runs {runs}",
+        start=servers,
+        others=part_versions(),
     )
+
+
+@app.command()
+def page(results: Results = RESULTS) -> None:
+    """Write docs/benchmarks.md and its charts from the JSON of the runs."""
+    from benchmarks.charts import draw
+
+    draw(results, report.CHARTS)
+    report.PAGE.write_text(report.page(results), encoding="utf-8")
+    typer.echo(f"wrote {report.PAGE.relative_to(report.ROOT)}")
+
+
+@app.command(name="all")
+def everything(results: Results = RESULTS) -> None:
+    """What `make bench` runs: every scenario, then the page. About ten minutes."""
+    drain(results=results)
+    drain(Kind.POSTGRESQL, results=results)
+    latency(results=results)
+    idle(results=results)
+    insert(results=results)
+    flatness(results=results)
+    several(results=results)
+    roundtrip(results=results)
+    page(results=results)
 
 
 if __name__ == "__main__":

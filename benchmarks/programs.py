@@ -60,6 +60,11 @@ class Program:
         """Its CPU time so far."""
         return cpu_seconds(self.pid)
 
+    def precise_cpu_seconds(self) -> float:
+        """The same in nanoseconds, for a program that does next to nothing; without ended threads."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
     def memory_mb(self) -> float:
         """Its resident memory now."""
         return memory_mb(pid=self.pid)

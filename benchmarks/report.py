@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.relays import QUIET
 from benchmarks.results import MEASURES, Outcome, load
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -26,7 +27,8 @@ Written by `make bench` from what its runs measured (`benchmarks/results/*.json`
 median of its runs, with the smallest and the largest in brackets. All systems share the same servers and rows: JSON of
 about 600 bytes, stored with zlib, 5,000 keys, 16 partitions; MariaDB with a row binlog and `sync_binlog=1`, PostgreSQL
 with `synchronous_commit`, Kafka 4.1, one broker. Relay, database, broker and the benchmark itself share the
-cores. The relay has the defaults of `config.example.toml`; every setting that differs stands in the table.
+cores. The relay has the defaults of `config.example.toml`, but for {quiet}; every other setting that differs stands
+in the table.
 
 Each run reads its topic with a consumer of its own. *lost* are rows that are not on the topic, *twice* those that came
 more than once, *inverted* those that came after a later row of their key in the same partition. *rows/s* goes from the
@@ -36,12 +38,16 @@ first to the last record on the topic, by the broker's clock.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A scenario on the page: its title, what it does, and the measure that its chart shows."""
+    """
+    A scenario on the page: its title, what it does, and the measures that its chart shows.
+
+    `make bench` runs it on *databases*; what ran on another one is shown too.
+    """
 
     scenario: str
     title: str
     text: str
-    chart: str
+    chart: Sequence[str]
     databases: Sequence[str] = ("mariadb",)
 
 
@@ -50,22 +56,20 @@ SECTIONS: Final[Sequence[Section]] = (
         scenario="drain",
         title="Drain",
         text="A backlog waits when the relay starts; it ends when the table holds no pending row.",
-        chart="rows_per_second",
+        chart=("rows_per_second", "relay_us"),
         databases=("mariadb", "postgresql"),
     ),
     Section(
         scenario="latency",
         title="From commit to consumer",
         text="A writer commits 200 events a second, at uneven times; a consumer notes when each arrives.",
-        chart="p99_ms",
-        databases=("mariadb", "postgresql"),
+        chart=("p50_ms", "p99_ms"),
     ),
     Section(
         scenario="idle",
         title="Idle",
         text="Nothing is there to relay. Standbys are measured together, and divided by their number.",
-        chart="cpu_percent",
-        databases=("mariadb", "postgresql"),
+        chart=("cpu_percent", "statements_per_second"),
     ),
     Section(
         scenario="insert",
@@ -74,8 +78,7 @@ SECTIONS: Final[Sequence[Section]] = (
             "One event in a transaction of its own, through SQLAlchemy's asyncio. The bare Core INSERT writes the same "
             "columns, encoded beforehand."
         ),
-        chart="client_cpu_us",
-        databases=("mariadb", "postgresql"),
+        chart=("client_cpu_us", "client_us"),
     ),
     Section(
         scenario="flatness",
@@ -84,15 +87,13 @@ SECTIONS: Final[Sequence[Section]] = (
             "The same backlog, with more and more around it. *cost* is the CPU of relay and database for a row, beside "
             "the first line's."
         ),
-        chart="over_first",
-        databases=("mariadb", "postgresql"),
+        chart=("over_first", "rows_per_second"),
     ),
     Section(
         scenario="several",
         title="Several relays",
         text="One backlog, one table, and several relays that share its lanes.",
-        chart="rows_per_second",
-        databases=("mariadb", "postgresql"),
+        chart=("rows_per_second", "relay_us"),
     ),
     Section(
         scenario="roundtrip",
@@ -101,8 +102,7 @@ SECTIONS: Final[Sequence[Section]] = (
             "A proxy (toxiproxy) stands before broker or database and adds the round trip. It takes its own share of the "
             "cores, so the first lines go through it as well."
         ),
-        chart="rows_per_second",
-        databases=("mariadb", "postgresql"),
+        chart=("rows_per_second", "rate_to_first"),
     ),
     Section(
         scenario="rivals",
@@ -121,7 +121,7 @@ SECTIONS: Final[Sequence[Section]] = (
             "8 s after that. *default* has what the product needs to work and nothing else; *tuned* what makes it faster. "
             "With few rows, rows/s leaves out much of what comes before the first record: *start to last mark* does not."
         ),
-        chart="rows_per_second",
+        chart=("rows_per_second", "relay_us"),
     ),
 )
 
@@ -149,11 +149,13 @@ def table(outcome: Outcome) -> str:
 
 def page(results: Path, sections: Sequence[Section] = SECTIONS) -> str:
     """`docs/benchmarks.md` as the JSON files of *results* make it."""
-    parts = [INTRODUCTION]
+    quiet = " and ".join(f"`{key} = {value}`" for key, value in QUIET.items())
+    parts = [INTRODUCTION.format(quiet=quiet)]
     for section in sections:
         parts.append(f"## {section.title}\n\n{section.text}\n")
-        for database in section.databases:
-            parts.append(_part(section, database, results))
+        for database in DATABASES:
+            if database in section.databases or _file(section, database, results).is_file():
+                parts.append(_part(section, database, results))
     return "\n".join(parts)
 
 
@@ -162,8 +164,12 @@ def chart_name(scenario: str, database: str) -> str:
     return f"{scenario}-{database}.svg"
 
 
+def _file(section: Section, database: str, results: Path) -> Path:
+    return results / f"{section.scenario}-{database}.json"
+
+
 def _part(section: Section, database: str, results: Path) -> str:
-    path = results / f"{section.scenario}-{database}.json"
+    path = _file(section, database, results)
     title = f"### On {DATABASES[database]}\n"
     if not path.is_file():
         command = f"python -m benchmarks {section.scenario} --database {database}"

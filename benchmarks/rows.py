@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.orders import CUSTOMERS, EVENT_NAME, customer, order, order_json
@@ -17,19 +18,40 @@ CHUNK_ROWS = 100_000
 KEPT_BYTES = 330
 
 _COLUMNS = "event_name, topic, {key}, headers, payload, codec"
+# One run after the other fills with the same orders.
+MOST_REMEMBERED = 200_000
 _compressed: list[bytes] = []
 
 
-def fill(server: DatabaseServer, database: str, topic: str, rows: int, *, first: int = 0) -> None:
-    """Orders that wait, numbered from *first* in the order of their ids, compressed with zlib."""
+def fill(
+    server: DatabaseServer,
+    database: str,
+    topic: str,
+    rows: int,
+    *,
+    first: int = 0,
+    topics: int = 1,
+) -> None:
+    """
+    Orders that wait, numbered from *first* in the order of their ids, compressed with zlib.
+
+    With several *topics* they go in turn to the topics named *topic* and a number.
+    """
     with server.connect(database) as connection, connection.cursor() as cursor:
         if server.kind is Kind.POSTGRESQL:
-            _copy(cursor, topic, rows, first)
+            _copy(cursor, [topic_of(topic, n, topics) for n in range(topics)], rows, first)
             cursor.execute("ANALYZE outbox")
             return
         make_shapes(cursor)
+        topic_sql = f"'{topic}'" if topics == 1 else f"CONCAT('{topic}-', seq % {topics})"
         for start in range(first, first + rows, CHUNK_ROWS):
-            cursor.execute(_mariadb_fill(topic, start, min(start + CHUNK_ROWS, first + rows) - 1))
+            last = min(start + CHUNK_ROWS, first + rows) - 1
+            cursor.execute(_mariadb_fill(topic_sql, start, last))
+
+
+def topic_of(topic: str, number: int, topics: int) -> str:
+    """Where `fill` puts an order."""
+    return topic if topics == 1 else f"{topic}-{number % topics}"
 
 
 def orders(first: int, last: int) -> str:
@@ -46,14 +68,14 @@ def orders(first: int, last: int) -> str:
     )
 
 
-def _mariadb_fill(topic: str, first: int, last: int) -> str:
+def _mariadb_fill(topic_sql: str, first: int, last: int) -> str:
     """An INSERT of these orders, made by the server: ten times faster than to send them."""
     # zlib's own bytes begin behind the length that COMPRESS() puts in front. It ends them with a
     # dot if they end with a space, so what ends with a dot is stored as it is: 1 row of 128. Without
     # LIMIT it would compress for each use of the column.
     return (
         f"INSERT INTO outbox ({_COLUMNS.format(key='`key`')}) "
-        f"SELECT '{EVENT_NAME}', '{topic}', customer, '{HEADERS}', "
+        f"SELECT '{EVENT_NAME}', {topic_sql}, customer, '{HEADERS}', "
         "IF(RIGHT(packed, 1) = '.', order_json, SUBSTRING(packed, 5)), RIGHT(packed, 1) <> '.' "
         "FROM (SELECT seq, customer, order_json, COMPRESS(order_json) AS packed FROM ("
         f"{orders(first, last)}) AS orders LIMIT {CHUNK_ROWS}) AS packed_orders ORDER BY seq"
@@ -98,11 +120,15 @@ def make_shapes(cursor: Any) -> None:
     )
 
 
-def _copy(cursor: Any, topic: str, rows: int, first: int) -> None:
-    for number in range(len(_compressed), first + rows):
+def _copy(cursor: Any, topics: Sequence[str], rows: int, first: int) -> None:
+    for number in range(len(_compressed), min(first + rows, MOST_REMEMBERED)):
         _compressed.append(zlib.compress(order_json(number)))
     columns = _COLUMNS.format(key='"key"')
     with cursor.copy(f"COPY outbox ({columns}) FROM STDIN") as copy:
         for number in range(first, first + rows):
-            key = customer(number).encode()
-            copy.write_row((EVENT_NAME, topic, key, HEADERS, _compressed[number], 1))
+            if number < len(_compressed):
+                payload = _compressed[number]
+            else:
+                payload = zlib.compress(order_json(number))
+            topic, key = topics[number % len(topics)], customer(number).encode()
+            copy.write_row((EVENT_NAME, topic, key, HEADERS, payload, 1))

@@ -7,20 +7,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.report import table
 from benchmarks.results import Case, Outcome, kafka_version, machine, today, versions
-from benchmarks.servers import Kind, Servers, servers
+from benchmarks.servers import Kind, Servers
+
+AnyServers = TypeVar("AnyServers", bound=Servers)
 
 
 def record(
     scenario: str,
-    measure: Callable[[Servers], list[Case]],
+    measure: Callable[[AnyServers], list[Case]],
     *,
     database: Kind,
     results: Path,
-    options: str = "",
+    options: str,
+    start: Callable[[Kind], AbstractContextManager[AnyServers]],
     others: Sequence[str] = (),
 ) -> Outcome:
     """Start the servers, measure, print and save; what was found. *others*: such as "Debezium 3.4"."""
@@ -28,7 +33,7 @@ def record(
     logging.getLogger("asyncmy").setLevel(logging.ERROR)
     started = time.monotonic()
     print(f"\n{scenario}, {database}", flush=True)
-    with servers(database) as running:
+    with start(database) as running:
         server_versions = [running.database.version(), kafka_version()]
         cases = measure(running)
     outcome = Outcome(

@@ -54,8 +54,8 @@ class DatabaseServer(ABC):
         """CPU of the whole server so far."""
 
     @abstractmethod
-    def statements(self) -> int:
-        """Statements that all clients sent so far; on PostgreSQL the transactions."""
+    def statements(self, cursor: Any) -> int:
+        """Statements that all clients sent so far, this one too; on PostgreSQL transactions."""
 
     @abstractmethod
     def version(self) -> str:
@@ -108,9 +108,10 @@ class MariaDBServer(DatabaseServer):
         """See DatabaseServer."""
         return cpu_seconds(self.service.pid)
 
-    def statements(self) -> int:
+    def statements(self, cursor: Any) -> int:
         """See DatabaseServer."""
-        return self.number(self._any_database, "SHOW GLOBAL STATUS LIKE 'Questions'")
+        cursor.execute("SHOW GLOBAL STATUS LIKE 'Questions'")
+        return int(cursor.fetchone()[1])
 
     def version(self) -> str:
         """See DatabaseServer."""
@@ -142,10 +143,10 @@ class PostgreSQLServer(DatabaseServer):
         pids = [child.pid for child in psutil.Process(self.service.pid).children(recursive=True)]
         return cpu_seconds(self.service.pid) + sum(_cpu_of_living(pid) for pid in pids)
 
-    def statements(self) -> int:
+    def statements(self, cursor: Any) -> int:
         """See DatabaseServer."""
-        sql = "SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database"
-        return self.number(self._any_database, sql)
+        cursor.execute("SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database")
+        return int(cursor.fetchone()[0])
 
     def version(self) -> str:
         """See DatabaseServer."""

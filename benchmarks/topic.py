@@ -4,20 +4,27 @@ What a consumer finds on a topic: how fast it came, and whether all came, once a
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.orders import number_and_customer
+from benchmarks.rows import topic_of
 from tests.services.kafka import Kafka
 
 PARTITIONS = 16
 ANSWER_SECONDS = 30.0
 READ_SECONDS = 300.0
+
+Record = tuple[str, int, bytes, int]
+"""Topic, partition, value, and when the broker took it, in milliseconds."""
 
 
 @dataclass(slots=True)
@@ -33,6 +40,10 @@ class Found:
     """Customers whose orders are on several partitions, where no consumer sees their order."""
     seconds: float = 0.0
     """From the first to the last record, by the broker's clock."""
+
+    def rate(self) -> float:
+        """Records a second, from the first to the last."""
+        return self.records / max(self.seconds, 0.001)
 
     def fields(self) -> dict[str, float]:
         """For a run's measures."""
@@ -57,32 +68,53 @@ def fresh_topic(kafka: Kafka, *, partitions: int = PARTITIONS) -> str:
     return create_topic(kafka, f"bench-{uuid.uuid4().hex[:12]}", partitions=partitions)
 
 
-def check(kafka: Kafka, topic: str, rows: int, *, first: int = 0) -> Found:
-    """Read the whole topic, on which the orders numbered from *first* should be."""
+def create_topics(kafka: Kafka, names: Sequence[str], *, partitions: int) -> None:
+    """Many topics at once."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    settings = {"message.timestamp.type": "LogAppendTime"}
+    asked = admin.create_topics(
+        [NewTopic(name, partitions, replication_factor=1, config=settings) for name in names]
+    )
+    for done in asked.values():
+        done.result(ANSWER_SECONDS)
+
+
+def check(kafka: Kafka, topic: str, rows: int, *, topics: int = 1) -> Found:
+    """
+    Read the whole topic, on which the orders numbered from 0 should be.
+
+    With several *topics* all that are named *topic* and a number, as `rows.fill` does it.
+    """
+    names = [topic_of(topic, number, topics) for number in range(topics)]
+    return account((record for name in names for record in _records(kafka, name)), rows)
+
+
+def account(records: Iterable[Record], rows: int) -> Found:
+    """What is wrong with *records*, which should be the orders numbered from 0 to *rows*."""
     found = Found()
     seen = bytearray(rows)
-    last: dict[tuple[int, bytes], int] = {}
-    times: list[int] = []
-    for partition, value, stamp in _records(kafka, topic):
+    last: dict[tuple[str, int, bytes], int] = {}
+    first_stamp, last_stamp = math.inf, -math.inf
+    for topic, partition, value, stamp in records:
         number, customer = number_and_customer(value)
         found.records += 1
-        times = [min(times[0], stamp), max(times[1], stamp)] if times else [stamp, stamp]
-        if seen[number - first]:
+        first_stamp, last_stamp = min(stamp, first_stamp), max(stamp, last_stamp)
+        if seen[number]:
             found.duplicated += 1
             continue
-        seen[number - first] = 1
-        before = last.get((partition, customer), -1)
+        seen[number] = 1
+        before = last.get((topic, partition, customer), -1)
         found.inverted += number < before
-        last[partition, customer] = max(number, before)
+        last[topic, partition, customer] = max(number, before)
     found.lost = seen.count(0)
-    partitions = Counter(customer for _, customer in last)
+    partitions = Counter((topic, customer) for topic, _, customer in last)
     found.split_customers = sum(1 for count in partitions.values() if count > 1)
-    found.seconds = (times[1] - times[0]) / 1000 if times else 0.0
+    found.seconds = (last_stamp - first_stamp) / 1000 if found.records else 0.0
     return found
 
 
-def _records(kafka: Kafka, topic: str) -> Iterator[tuple[int, bytes, int]]:
-    """Partition, value and milliseconds of each record, in order within each partition."""
+def _records(kafka: Kafka, topic: str) -> Iterator[Record]:
+    """All records, in order within each partition."""
     consumer = Consumer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
@@ -109,7 +141,7 @@ def _records(kafka: Kafka, topic: str) -> Iterator[tuple[int, bytes, int]]:
                 partition, value, offset = message.partition(), message.value(), message.offset()
                 assert partition is not None
                 assert offset is not None
-                yield partition, value or b"", message.timestamp()[1]
+                yield topic, partition, value or b"", message.timestamp()[1]
                 if offset >= ends[partition] - 1:
                     missing.discard(partition)
             if time.monotonic() > give_up:

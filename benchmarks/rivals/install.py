@@ -11,11 +11,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+from benchmarks.install import GO_PACKAGES, GO_SEARCHED
 from tests.services.install import (
     JAVA_PACKAGES,
     MAVEN_PACKAGES,
@@ -23,6 +23,7 @@ from tests.services.install import (
     draft_of,
     fetch_jars,
     install_missing,
+    install_packages,
     run,
     say,
     tail,
@@ -35,7 +36,6 @@ FORWARDER = HOME / "watermill" / "forwarder"
 CONNECT_POM = Path(__file__).with_name("connect-pom.xml")
 FORWARDER_SOURCE = Path(__file__).with_name("watermill")
 
-GO_PACKAGES = {"golang-go": ("go",)}
 OLDEST_GO = (1, 23)
 NEWER_GO = "golang.org/toolchain@v0.0.1-go1.24.9.linux-{architecture}"
 """A Go for machines whose own is too old for watermill, as newer ones fetch it by themselves."""
@@ -59,7 +59,6 @@ def install_forwarder(program: Path = FORWARDER) -> None:
     sources = max(path.stat().st_mtime for path in FORWARDER_SOURCE.iterdir())
     if program.exists() and program.stat().st_mtime > sources:
         return
-    install_missing(GO_PACKAGES)
     go = _find_go()
     say("building watermill's forwarder")
     with draft_of(program.parent) as draft:
@@ -107,7 +106,9 @@ def go_version(text: str) -> tuple[int, int]:
 
 
 def _find_go() -> str:
-    go = shutil.which("go")
+    if shutil.which("go", path=GO_SEARCHED) is None:
+        install_packages(GO_PACKAGES)
+    go = shutil.which("go", path=GO_SEARCHED)
     if go is None:
         raise CannotInstallError("missing: go; install Go 1.23 or later")
     version = run([go, "version"], _go_environment())
@@ -120,15 +121,7 @@ def _fetch_newer_go(go: str) -> str:
     architecture = run([go, "env", "GOARCH"]).stdout.strip()
     module = NEWER_GO.format(architecture=architecture)
     say(f"fetching {module}: {go} is too old for watermill")
-    # Outside of our module, whose go.mod an old Go refuses.
-    done = subprocess.run(
-        [go, "mod", "download", "-json", module],
-        cwd=HOME,
-        env=_go_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run([go, "mod", "download", "-json", module], _go_environment())
     if done.returncode != 0:
         raise CannotInstallError(f"missing: Go 1.23 or later; fetching one failed\n{tail(done)}")
     root = Path(json.loads(done.stdout)["Dir"])

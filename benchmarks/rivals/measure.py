@@ -39,7 +39,7 @@ def drain(rival: Rival, work: str, rows: int) -> dict[str, float]:
     account = check(kafka, topic, rows)
     kafka.delete_topic(topic)
     return {
-        "rows_per_second": account.records / max(account.seconds, 0.001),
+        "rows_per_second": account.rate(),
         "relay_us": relay,
         "database_us": database,
         "broker_us": broker,
@@ -53,14 +53,19 @@ def latency_and_idle(
 ) -> list[dict[str, float]]:
     """Events at an even rate with random gaps, cut into *runs* of *seconds*; and then none."""
     kafka = rival.servers.kafka
-    topic = create_topic(kafka, rival.topic(work), partitions=1)
+    topic = create_topic(kafka, rival.topic(work))
     rival.prepare(work)
     rival.release()
     time.sleep(SETTLE_SECONDS)
     warm_up, each = rate * WARM_UP_SECONDS, rate * seconds
     events = warm_up + each * runs
-    argument = {"bootstrap": kafka.bootstrap_servers, "topic": topic, "events": events}
-    with Program("benchmarks.rivals.arrivals", argument) as consumer:
+    argument = {
+        "bootstrap": kafka.bootstrap_servers,
+        "topic": topic,
+        "partitions": PARTITIONS,
+        "count": events,
+    }
+    with Program("benchmarks.consumer_program", argument) as consumer:
         consumer.answer()
         committed = _commit(rival, work, rate, events)
         arrived = dict(consumer.answer(ARRIVE_SECONDS)["arrived"])

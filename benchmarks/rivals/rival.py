@@ -36,6 +36,8 @@ class Rival(ABC):
     how: str
     settings: Mapping[str, str]
     """What differs from its defaults, for the page."""
+    note = ""
+    """What else the page says."""
 
     def __init__(self, servers: Servers) -> None:
         self.servers = servers

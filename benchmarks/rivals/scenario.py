@@ -38,6 +38,8 @@ def rivals(servers: Servers, size: Size) -> list[Case]:
     Ours drains once before each of Debezium's turns and after the last, so that a machine whose
     speed changes shows in its spread.
     """
+    # The broker's first records are slow: its code is not compiled yet.
+    draining.measure_once(servers, draining.WARM_UP_ROWS)
     ours, few = _case(OURS, "", size.rows), _case(OURS, "", size.few_rows)
     _drain_ours(ours, servers, 1)
     plain = _measure(debezium.Debezium(servers, how="default", tuning={}), size.rows, size.runs)
@@ -51,15 +53,11 @@ def rivals(servers: Servers, size: Size) -> list[Case]:
         _measure(watermill.Watermill(servers, how=how, tuning=tuning), size.few_rows, size.runs)
         for how, tuning in (("default", {}), ("tuned", watermill.TUNED))
     ]
+    for rival, beside in ((plain, ours), (tuned, ours), *((case, few) for case in forwarders)):
+        rival.note = "; ".join(filter(None, (_compare(rival, beside), rival.note)))
     ours.runs += _measure(Ours(servers), 0, size.runs).runs
-    return [
-        ours,
-        _measure(Ours(servers, hints=True), 0, size.runs),
-        plain,
-        tuned,
-        few,
-        *forwarders,
-    ]
+    hinted = _measure(Ours(servers, hints=True), 0, size.runs)
+    return [ours, hinted, plain, tuned, few, *forwarders]
 
 
 def _drain_ours(case: Case, servers: Servers, runs: int) -> None:
@@ -84,7 +82,20 @@ def _measure(rival: Rival, rows: int, runs: int) -> Case:
             runs=runs,
             idle_seconds=IDLE_SECONDS,
         )
+    case.note = rival.note
     return case
+
+
+def _compare(rival: Case, ours: Case) -> str:
+    """Our medians beside the rival's."""
+    times = {
+        name: (ours.median(name) or 0.0) / (rival.median(name) or 1.0)
+        for name in ("rows_per_second", "relay_us", "peak_mb")
+    }
+    return (
+        f"{ours.system} beside it has {times['rows_per_second']:.1f} × the rate, "
+        f"{times['relay_us']:.2f} × the CPU a row and {times['peak_mb']:.2f} × the memory"
+    )
 
 
 def _case(system: str, name: str, rows: int, settings: Mapping[str, str] | None = None) -> Case:

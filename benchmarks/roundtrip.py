@@ -1,0 +1,136 @@
+"""
+How fast a backlog drains when broker or database are further away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.engine import make_url
+
+from benchmarks import python_cqrs
+from benchmarks.relays import drain, settings_for, start_relay
+from benchmarks.results import Case
+from benchmarks.rows import fill
+from benchmarks.servers import KAFKA_HEAP, Kind, Servers, database_server
+from benchmarks.topic import check, fresh_topic
+from benchmarks.toxiproxy import Toxiproxy
+from tests.services.kafka import Kafka
+from tests.services.process import free_port
+
+ROUND_TRIPS: Final = (0, 2, 10)
+THEIR_ROUND_TRIPS: Final = (0, 2)
+BROKER, DATABASE = "broker", "database"
+THEIR_ROWS: Final = 2000
+
+
+class FarKafka(Kafka):
+    """Kafka with a second listener, which tells clients to come through a proxy."""
+
+    def _own_settings(self) -> dict[str, str]:
+        settings = super()._own_settings()
+        self.far_port, self.proxy_port = free_port(), free_port()
+        settings["listeners"] += f",FAR://127.0.0.1:{self.far_port}"
+        settings["advertised.listeners"] += f",FAR://127.0.0.1:{self.proxy_port}"
+        settings["listener.security.protocol.map"] = (
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,FAR:PLAINTEXT"
+        )
+        settings["inter.broker.listener.name"] = "PLAINTEXT"
+        return settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FarServers(Servers):
+    """Servers with proxies before them; the benchmark itself goes to the servers."""
+
+    proxy: Toxiproxy
+    bootstrap: str
+    database_port: int
+
+    def url(self, near: str) -> str:
+        """The same database, through its proxy."""
+        far = make_url(near).set(port=self.database_port)
+        return far.render_as_string(hide_password=False)
+
+
+@contextmanager
+def far_servers(kind: Kind) -> Iterator[FarServers]:
+    """Database and broker behind proxies, until the end of the block."""
+    with ExitStack() as stack:
+        database = stack.enter_context(database_server(kind))
+        kafka = stack.enter_context(FarKafka(heap=KAFKA_HEAP))
+        proxy = stack.enter_context(Toxiproxy())
+        proxy.add(BROKER, upstream=kafka.far_port, listen=kafka.proxy_port)
+        yield FarServers(
+            database=database,
+            kafka=kafka,
+            proxy=proxy,
+            bootstrap=f"127.0.0.1:{kafka.proxy_port}",
+            database_port=proxy.add(DATABASE, upstream=database.service.port),
+        )
+
+
+def measure_once(servers: FarServers, rows: int) -> dict[str, float]:
+    """Fill, drain through the proxies, count."""
+    database = servers.database.create_outbox()
+    topic = fresh_topic(servers.kafka)
+    fill(servers.database, database.name, topic, rows)
+    settings = settings_for(servers, database) | {
+        "database.url": servers.url(database.async_url),
+        "kafka.bootstrap_servers": servers.bootstrap,
+    }
+    with start_relay(settings, until_empty=True) as relay:
+        found = drain(servers, relay, rows)
+    account = check(servers.kafka, topic, rows)
+    servers.database.drop(database.name)
+    return {"rows_per_second": account.rate(), **found, **account.fields()}
+
+
+def measure(servers: FarServers, *, rows: int, runs: int, beside: bool) -> list[Case]:
+    """Each round trip to the broker, then to the database; python-cqrs at some of them."""
+    measure_once(servers, min(rows, 20_000))
+    their_part = beside and servers.database.kind is Kind.MARIADB
+    cases: list[Case] = []
+    for part in (BROKER, DATABASE):
+        ours: list[Case] = []
+        theirs: list[Case] = []
+        for milliseconds in ROUND_TRIPS:
+            servers.proxy.set_round_trip(part, milliseconds)
+            case = Case(
+                name=f"{part} {milliseconds} ms away",
+                database=servers.database.title,
+                rows=rows,
+                runs=[measure_once(servers, rows) for _ in range(runs)],
+            )
+            ours.append(case)
+            if their_part and milliseconds in THEIR_ROUND_TRIPS:
+                theirs.append(_theirs(servers, case.name, min(rows, THEIR_ROWS), runs))
+        servers.proxy.set_round_trip(part, 0)
+        for group in (ours, theirs):
+            _compare(group)
+            cases += group
+    return cases
+
+
+def _theirs(servers: FarServers, name: str, rows: int, runs: int) -> Case:
+    found = [
+        python_cqrs.measure_once(servers, rows, bootstrap=servers.bootstrap, address=servers.url)
+        for _ in range(runs)
+    ]
+    return Case(
+        name=name,
+        system=python_cqrs.NAME,
+        database=servers.database.title,
+        rows=rows,
+        runs=found,
+    )
+
+
+def _compare(cases: list[Case]) -> None:
+    first = cases[0].median("rows_per_second") if cases else None
+    for case in cases:
+        for run in case.runs:
+            run["rate_to_first"] = run["rows_per_second"] / (first or 1.0)
