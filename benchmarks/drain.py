@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.python_cqrs import theirs
+from benchmarks.python_cqrs import NAME, theirs
 from benchmarks.relays import drain, settings_for, shown, start_relay
-from benchmarks.results import Case
+from benchmarks.results import OURS, Case
 from benchmarks.rows import fill
 from benchmarks.servers import Kind, Servers
 from benchmarks.topic import check, fresh_topic
@@ -58,4 +58,17 @@ def measure(servers: Servers, *, rows: int, runs: int, full: bool, beside: bool)
         cases.append(theirs(servers, few, runs))
         if full and few < rows:
             cases.append(theirs(servers, rows, 1))
+        _compare(cases)
     return cases
+
+
+def _compare(cases: list[Case]) -> None:
+    """Our rates as multiples of theirs on as many rows."""
+    their_rates = {
+        case.rows: case.median("rows_per_second") for case in cases if case.system == NAME
+    }
+    for case in cases:
+        their_rate = their_rates.get(case.rows)
+        if their_rate and case.system == OURS:
+            for run in case.runs:
+                run["times_theirs"] = run["rows_per_second"] / their_rate

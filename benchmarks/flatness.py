@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+from benchmarks.orders import PARTITIONS
 from benchmarks.relays import drain, settings_for, start_relay
 from benchmarks.results import Case
 from benchmarks.rows import fill, fill_kept, topic_of
 from benchmarks.servers import Kind, Servers
-from benchmarks.topic import PARTITIONS, check, create_topics, fresh_topic
+from benchmarks.topic import check, create_topics, fresh_topic
 
 FEW_KEPT = 10_000
 PAUSED_TOPIC = "paused"

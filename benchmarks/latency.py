@@ -13,12 +13,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from benchmarks.orders import EVENT_NAME, customer, order
+from benchmarks.orders import EVENT_NAME, PARTITIONS, customer, order
 from benchmarks.programs import Program
 from benchmarks.relays import settings_for, shown, start_relay
 from benchmarks.results import Case
 from benchmarks.servers import Servers
-from benchmarks.topic import PARTITIONS, check, fresh_topic
+from benchmarks.topic import check, fresh_topic
 from outbox_relay import Outbox
 from tests.services.database import Database
 

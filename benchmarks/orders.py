@@ -15,6 +15,7 @@ from typing import Any, Final
 
 PAYLOAD_BYTES: Final = 600
 CUSTOMERS: Final = 5000
+PARTITIONS: Final = 16
 EVENT_NAME: Final = "order.placed"
 
 _SHAPES = 2000

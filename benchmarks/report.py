@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.orders import CUSTOMERS, PARTITIONS, PAYLOAD_BYTES
 from benchmarks.relays import QUIET
 from benchmarks.results import MEASURES, Outcome, load
 
@@ -25,8 +26,8 @@ INTRODUCTION: Final = """\
 
 Written by `make bench` from what its runs measured (`benchmarks/results/*.json`); do not edit it. Each line is the
 median of its runs, with the smallest and the largest in brackets. All systems share the same servers and rows: JSON of
-about 600 bytes, stored with zlib, 5,000 keys, 16 partitions; MariaDB with a row binlog and `sync_binlog=1`, PostgreSQL
-with `synchronous_commit`, Kafka 4.1, one broker. Relay, database, broker and the benchmark itself share the
+about {payload} bytes, stored with zlib, {keys:,} keys, {partitions} partitions; MariaDB with a row binlog and `sync_binlog=1`, PostgreSQL
+with `synchronous_commit`, one broker of Kafka. Relay, database, broker and the benchmark itself share the
 cores. The relay has the defaults of `config.example.toml`, but for {quiet}; every other setting that differs stands
 in the table.
 
@@ -150,7 +151,11 @@ def table(outcome: Outcome) -> str:
 def page(results: Path, sections: Sequence[Section] = SECTIONS) -> str:
     """`docs/benchmarks.md` as the JSON files of *results* make it."""
     quiet = " and ".join(f"`{key} = {value}`" for key, value in QUIET.items())
-    parts = [INTRODUCTION.format(quiet=quiet)]
+    parts = [
+        INTRODUCTION.format(
+            payload=PAYLOAD_BYTES, keys=CUSTOMERS, partitions=PARTITIONS, quiet=quiet
+        )
+    ]
     for section in sections:
         parts.append(f"## {section.title}\n\n{section.text}\n")
         for database in DATABASES:

@@ -54,6 +54,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "over_bare_us": Measure(title="CPU over the bare INSERT, µs", form="{:+,.0f}"),
     "over_first": Measure(title="cost, × the first", form="{:,.2f}"),
     "rate_to_first": Measure(title="rate, × the first", form="{:,.2f}"),
+    "times_theirs": Measure(title="rate, × python-cqrs"),
     "lost": Measure(title="lost"),
     "duplicated": Measure(title="twice"),
     "inverted": Measure(title="inverted"),

@@ -25,6 +25,7 @@ ROUND_TRIPS: Final = (0, 2, 10)
 THEIR_ROUND_TRIPS: Final = (0, 2)
 BROKER, DATABASE = "broker", "database"
 THEIR_ROWS: Final = 2000
+WARM_UP_ROWS: Final = 20_000
 
 
 class FarKafka(Kafka):
@@ -91,7 +92,7 @@ def measure_once(servers: FarServers, rows: int) -> dict[str, float]:
 
 def measure(servers: FarServers, *, rows: int, runs: int, beside: bool) -> list[Case]:
     """Each round trip to the broker, then to the database; python-cqrs at some of them."""
-    measure_once(servers, min(rows, 20_000))
+    measure_once(servers, min(rows, WARM_UP_ROWS))
     their_part = beside and servers.database.kind is Kind.MARIADB
     cases: list[Case] = []
     for part in (BROKER, DATABASE):
@@ -109,9 +110,8 @@ def measure(servers: FarServers, *, rows: int, runs: int, beside: bool) -> list[
             if their_part and milliseconds in THEIR_ROUND_TRIPS:
                 theirs.append(_theirs(servers, case.name, min(rows, THEIR_ROWS), runs))
         servers.proxy.set_round_trip(part, 0)
-        for group in (ours, theirs):
-            _compare(group)
-            cases += group
+        _compare(ours, theirs)
+        cases += [*ours, *theirs]
     return cases
 
 
@@ -129,8 +129,13 @@ def _theirs(servers: FarServers, name: str, rows: int, runs: int) -> Case:
     )
 
 
-def _compare(cases: list[Case]) -> None:
-    first = cases[0].median("rows_per_second") if cases else None
-    for case in cases:
+def _compare(ours: list[Case], theirs: list[Case]) -> None:
+    """Rates as multiples of the first, and ours of theirs at the same round trip."""
+    for case in (*ours, *theirs):
+        first = (ours if case in ours else theirs)[0].median("rows_per_second") or 1.0
         for run in case.runs:
-            run["rate_to_first"] = run["rows_per_second"] / (first or 1.0)
+            run["rate_to_first"] = run["rows_per_second"] / first
+    for case, other in ((c, o) for c in ours for o in theirs if c.name == o.name):
+        their_rate = other.median("rows_per_second") or 1.0
+        for run in case.runs:
+            run["times_theirs"] = run["rows_per_second"] / their_rate

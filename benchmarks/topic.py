@@ -15,11 +15,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from benchmarks.orders import number_and_customer
+from benchmarks.orders import PARTITIONS, number_and_customer
 from benchmarks.rows import topic_of
 from tests.services.kafka import Kafka
 
-PARTITIONS = 16
 ANSWER_SECONDS = 30.0
 READ_SECONDS = 300.0
 

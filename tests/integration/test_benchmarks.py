@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import drain, flatness, idle, insert, latency, roundtrip, several
+from benchmarks import drain, flatness, idle, insert, latency, roundtrip
 from benchmarks.servers import MariaDBServer, PostgreSQLServer, Servers
 
 ROWS = 300
@@ -36,15 +36,16 @@ def wrong(cases) -> list[tuple[str, str, float]]:
     ]
 
 
-def test_drain(on_mariadb):
+@pytest.mark.parametrize("settings", [{}, drain.DELETE], ids=["mark", "delete"])
+def test_drain(on_mariadb, settings):
     """
-    Rows are marked, then deleted.
+    Rows are marked, or deleted.
     """
-    cases = drain.measure(on_mariadb, rows=ROWS, runs=1, full=False, beside=False)
+    case = drain.ours(on_mariadb, ROWS, 1, settings)
 
-    assert wrong(cases) == []
-    assert [case.settings for case in cases] == [{}, {"relay.retention_seconds": "0"}]
-    assert all(case.median("relay_us") for case in cases)
+    assert wrong([case]) == []
+    assert case.settings == settings
+    assert case.median("relay_us")
 
 
 def test_drain_on_postgresql(on_postgresql):
@@ -57,28 +58,29 @@ def test_drain_on_postgresql(on_postgresql):
     assert case.median("rows_per_second")
 
 
-def test_latency(on_mariadb, monkeypatch):
+def test_latency(on_mariadb, monkeypatch, tmp_path):
     """
-    Each of the ways brings every event.
+    A hint to a relay that stands by brings every event.
     """
-    monkeypatch.setattr(latency, "SETTLED_SECONDS", 1.0)
-    monkeypatch.setattr(latency, "WARM_UP", 20)
+    monkeypatch.setattr(latency, "SETTLED_SECONDS", 0.5)
+    monkeypatch.setattr(latency, "WARM_UP", 10)
+    sockets = [f"unix:{tmp_path}/{n}" for n in range(2)]
+    relays = [{"relay.wake_address": f"{path},udp:127.0.0.1:0"} for path in sockets]
 
-    cases = latency.measure(on_mariadb, rate=100, seconds=1, runs=1, sidecars=2)
+    found = latency.measure_once(on_mariadb, relays, sockets[1], 100, 100)
 
-    assert wrong(cases) == []
-    assert [case.name for case in cases] == ["hint", "hint to a standby, 2 sidecars", "poll"]
+    assert {name: found[name] for name in WRONG} == dict.fromkeys(WRONG, 0)
+    assert 0 < found["p50_ms"] <= found["p99_ms"] <= found["max_ms"]
 
 
-@pytest.mark.parametrize("database", ["on_mariadb", "on_postgresql"])
-def test_idle(database, request, monkeypatch):
+def test_idle(on_postgresql, monkeypatch):
     """
     The owner and those that stand by are told apart.
     """
     monkeypatch.setattr(latency, "SETTLED_SECONDS", 0.2)
     monkeypatch.setattr(idle, "SETTLED_SECONDS", 0.0)
 
-    owner, each = idle.measure(request.getfixturevalue(database), standbys=1, seconds=0.5, runs=1)
+    owner, each = idle.measure(on_postgresql, standbys=1, seconds=0.5, runs=1)
 
     assert owner.median("cpu_percent")
     assert each.median("cpu_percent")
@@ -97,27 +99,17 @@ def test_insert(database, request):
     assert made.median("over_bare_us") is not None
 
 
-@pytest.mark.parametrize("database", ["on_mariadb", "on_postgresql"])
-def test_flatness(database, request, monkeypatch):
+def test_flatness(on_mariadb, monkeypatch):
     """
     Whatever is around the backlog, all of it comes, and nothing else.
     """
     monkeypatch.setattr(flatness, "TOPICS", 3)
+    first, _, *others = flatness.all_surroundings(on_mariadb, rows=ROWS, many=ROWS + 1, runs=1)
 
-    cases = flatness.measure(request.getfixturevalue(database), rows=ROWS, many=ROWS + 1, runs=1)
+    found = {what.name: flatness.measure_once(on_mariadb, what) for what in others}
 
-    assert wrong(cases) == []
-    assert all(case.median("over_first") for case in cases)
-
-
-@pytest.mark.skipif(not several.is_possible(), reason="this release shares no lanes out")
-def test_several_relays(on_mariadb):
-    """
-    All relays end, and each row came once.
-    """
-    cases = several.measure(on_mariadb, rows=ROWS, runs=1, relays=2)
-
-    assert wrong(cases) == []
+    assert first.kept == ROWS + 1
+    assert {run[name] for run in found.values() for name in WRONG} == {0}
 
 
 class NoProxy:
@@ -131,10 +123,12 @@ class NoProxy:
         self.asked.append((name, milliseconds))
 
 
-def test_round_trip(on_mariadb):
+def test_round_trip(on_mariadb, monkeypatch):
     """
     Each round trip is set before its runs, and taken back after them.
     """
+    monkeypatch.setattr(roundtrip, "ROUND_TRIPS", (2,))
+    monkeypatch.setattr(roundtrip, "WARM_UP_ROWS", 1)
     proxy = NoProxy()
     servers = roundtrip.FarServers(
         database=on_mariadb.database,
@@ -147,5 +141,4 @@ def test_round_trip(on_mariadb):
     cases = roundtrip.measure(servers, rows=ROWS, runs=1, beside=False)
 
     assert wrong(cases) == []
-    assert [name for name, _ in proxy.asked] == ["broker"] * 4 + ["database"] * 4
-    assert [ms for _, ms in proxy.asked] == [0, 2, 10, 0] * 2
+    assert proxy.asked == [("broker", 2), ("broker", 0), ("database", 2), ("database", 0)]
