@@ -188,17 +188,20 @@ def roundtrip(
 
 @app.command()
 def rivals(
+    database: Database = Kind.MARIADB,
     rows: Rows = 200_000,
     few_rows: Annotated[int, typer.Option(min=1, help="Rows beside watermill.")] = 20_000,
     runs: Runs = 3,
     results: Results = RESULTS,
 ) -> None:
-    """Our relay beside Debezium and watermill's forwarder, on MariaDB."""
+    """Our relay beside Debezium and watermill's forwarder; on MariaDB alone."""
+    if database is not Kind.MARIADB:
+        raise typer.BadParameter("Debezium and watermill are measured on MariaDB alone")
     size = Size(rows=rows, few_rows=few_rows, runs=runs)
     record(
         "rivals",
         lambda running: side_by_side(running, size),
-        database=Kind.MARIADB,
+        database=database,
         results=results,
         options=f" --rows {rows} --few-rows {few_rows} --runs {runs}",
         start=servers,

@@ -13,7 +13,7 @@ from typing import Final
 
 from benchmarks.orders import CUSTOMERS, PARTITIONS, PAYLOAD_BYTES
 from benchmarks.relays import QUIET
-from benchmarks.results import MEASURES, Outcome, load
+from benchmarks.results import MEASURES, Case, Outcome, load
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
@@ -122,7 +122,7 @@ SECTIONS: Final[Sequence[Section]] = (
             "8 s after that. *default* has what the product needs to work and nothing else; *tuned* what makes it faster. "
             "With few rows, rows/s leaves out much of what comes before the first record: *start to last mark* does not."
         ),
-        chart=("rows_per_second", "relay_us"),
+        chart=("rows_per_second", "relay_us", "p99_ms"),
     ),
 )
 
@@ -138,7 +138,7 @@ def table(outcome: Outcome) -> str:
         _row(["---"] + ["---:"] * len(measures) + ["---"] * (len(titles) - len(measures) - 1)),
     ]
     for case in outcome.cases:
-        label = f"{case.system}: {case.name}" if case.name else case.system
+        label = _label(case)
         if case.rows:
             label += f", {case.rows:,} rows"
         cells = [label, *(case.text(name) for name in measures)]
@@ -181,7 +181,7 @@ def _part(section: Section, database: str, results: Path) -> str:
         return f"{title}\nNot run: `{command}`.\n"
     outcome = load(path)
     chart = chart_name(section.scenario, database)
-    notes = [f"- {case.name}: {case.note}" for case in outcome.cases if case.note]
+    notes = [f"- {_label(case)}: {case.note}" for case in outcome.cases if case.note]
     return "\n".join(
         [
             title,
@@ -201,6 +201,10 @@ def _where(outcome: Outcome) -> str:
         f"`{outcome.command}`, {outcome.date}, {outcome.seconds:.0f} s, up to {runs} runs each. "
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, {machine['system']}. {versions}."
     )
+
+
+def _label(case: Case) -> str:
+    return f"{case.system}: {case.name}" if case.name else case.system
 
 
 def _row(cells: Sequence[str]) -> str:

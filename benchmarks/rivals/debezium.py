@@ -16,11 +16,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from benchmarks.orders import EVENT_NAME, customer, order_json
+from benchmarks.orders import EVENT_NAME, PARTITIONS, customer, order_json
 from benchmarks.rivals.install import CONNECT
 from benchmarks.rivals.rival import EndOffsets, Rival, Writer
 from benchmarks.servers import Servers
-from benchmarks.topic import PARTITIONS
 from tests.services.kafka import Kafka
 from tests.services.mariadb import MariaDB
 from tests.services.process import MissingPartError, Service, free_port

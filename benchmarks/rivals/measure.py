@@ -9,9 +9,10 @@ import time
 
 import sqlalchemy as sa
 
+from benchmarks.orders import PARTITIONS
 from benchmarks.programs import Program
 from benchmarks.rivals.rival import EndOffsets, Rival
-from benchmarks.topic import PARTITIONS, check, create_topic
+from benchmarks.topic import check, create_topic
 
 LOOK_SECONDS = 0.1
 STUCK_SECONDS = 30.0

@@ -25,7 +25,7 @@ class Ours(Rival):
 
     def __init__(self, servers: Servers, *, hints: bool = False) -> None:
         super().__init__(servers)
-        self.how = "with hints" if hints else ""
+        self.how = "mark, with hints" if hints else "mark"
         self._hints = hints
         self.settings = (
             {"relay.wake_address": "unix:…", "Outbox(wake=…)": "the same"} if hints else {}

@@ -32,7 +32,7 @@ TUNED = {"SubscribeBatchSize": "1000", "PollInterval": "10ms", "interpolateParam
 OPTIONS = {"SubscribeBatchSize": "-batch", "PollInterval": "-poll"}
 
 
-class Program(Service):
+class Forwarder(Service):
     """The forwarder as a process; it has no port of its own."""
 
     name = "forwarder"
@@ -65,7 +65,7 @@ class Watermill(Rival):
         self.how = how
         self.settings = {**REQUIRED, **tuning}
         self._tuning = tuning
-        self._program: Program | None = None
+        self._process: Forwarder | None = None
 
     def prepare(self, work: str) -> None:
         """The forwarder makes its tables."""
@@ -79,11 +79,11 @@ class Watermill(Rival):
             for name, option in OPTIONS.items()
             if name in self._tuning
         ]
-        self._program = Program(
+        self._process = Forwarder(
             [f"-dsn={address}", f"-broker={self.servers.kafka.bootstrap_servers}", *options]
         )
-        self._program.start()
-        self._program.stop()
+        self._process.start()
+        self._process.stop()
 
     def fill(self, work: str, rows: int) -> None:
         """Each order in the envelope that the forwarder's publisher makes."""
@@ -120,9 +120,9 @@ class Watermill(Rival):
         return self._running.pid
 
     @property
-    def _running(self) -> Program:
-        assert self._program is not None
-        return self._program
+    def _running(self) -> Forwarder:
+        assert self._process is not None
+        return self._process
 
 
 def envelope(topic: str, key: str, payload: bytes) -> str:
