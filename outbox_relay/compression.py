@@ -39,26 +39,30 @@ class ZlibCompressor:
         return zlib.compress(data, self.level)
 
     def decompress(self, data: bytes, *, max_bytes: int = 16 * 1024 * 1024) -> bytes:
-        """The bytes that were compressed. Raises ValueError as `inflate` does."""
+        """The bytes that were compressed. Raises UnreadablePayload as `inflate` does."""
         return inflate(data, max_bytes=max_bytes)
+
+
+class UnreadablePayload(ValueError):
+    """The stored bytes are not what their codec says, or too many. The text says which."""
 
 
 def inflate(data: bytes, *, max_bytes: int) -> bytes:
     """
     The content of a zlib stream, at most *max_bytes*.
 
-    Raises ValueError if it is damaged, truncated, followed by other bytes, or larger: a stream of
+    Raises UnreadablePayload if it is damaged, truncated, followed by other bytes, or larger: a stream of
     200 kB may hold 200 MB, so the output is bounded while it grows, not afterwards.
     """
     stream = zlib.decompressobj()
     try:
         content = stream.decompress(data, max_bytes + 1)
     except zlib.error as error:
-        raise ValueError(f"the payload is not a zlib stream ({error})") from error
+        raise UnreadablePayload(f"the payload is not a zlib stream ({error})") from error
     if len(content) > max_bytes:
-        raise ValueError(f"the payload inflates to more than {max_bytes} bytes")
+        raise UnreadablePayload(f"the payload inflates to more than {max_bytes} bytes")
     if not stream.eof:
-        raise ValueError("the payload's zlib stream is truncated")
+        raise UnreadablePayload("the payload's zlib stream is truncated")
     if stream.unused_data:
-        raise ValueError("bytes follow the payload's zlib stream")
+        raise UnreadablePayload("bytes follow the payload's zlib stream")
     return content

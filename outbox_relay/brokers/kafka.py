@@ -24,6 +24,7 @@ from aiokafka.errors import KafkaError
 
 from outbox_relay.brokers.kafka_errors import outcome_of
 from outbox_relay.brokers.options import KafkaOptions
+from outbox_relay.brokers.record_batch import RecordBatch
 from outbox_relay.brokers.security import LOGIN_ERRORS, Login
 from outbox_relay.errors import BrokerUnavailable, CredentialsError, TopicUnavailable
 from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
@@ -148,7 +149,7 @@ class KafkaBroker:
             async with asyncio.timeout(self._options.publish_deadline_seconds):
                 client = await self._started()
                 client.begin()
-                await self._deliver(client, topic, partition, records)
+                await self._deliver(client, topic, partition, records, self._options.compression)
         except TimeoutError:
             outcome: Outcome = Unknown(
                 fault=Fault.PARTITION,
@@ -169,22 +170,11 @@ class KafkaBroker:
 
     @staticmethod
     async def _deliver(
-        client: _Client, topic: str, partition: int, records: Sequence[Record]
+        client: _Client, topic: str, partition: int, records: Sequence[Record], compression: str
     ) -> None:
         """Publish the records as one batch and wait for the ack."""
-        builder = client.producer.create_batch()
-        append = builder.append
-        for record in records:
-            added = append(
-                timestamp=record.timestamp_ms,
-                key=record.key,
-                value=record.value,
-                headers=record.headers,
-            )
-            if added is None:
-                raise KafkaError("a batch larger than kafka.max_request_bytes allows")
-        builder.close()
-        await (await client.producer.send_batch(builder, topic, partition=partition))
+        batch = RecordBatch(records, compression=compression)
+        await (await client.producer.send_batch(batch, topic, partition=partition))
 
     # The producer's life
 

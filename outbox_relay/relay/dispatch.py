@@ -64,12 +64,12 @@ class Dispatcher:
 
     def route(self, rows: Iterable[Row]) -> None:
         """Put *rows*, oldest first, on their tracks. Rows of what pauses stay pending."""
-        routes = self._routes
         reading = self._reading
+        topic: str | None = None
         for row in self.held.without_held(rows) if self.held.is_on else rows:
-            route = routes.get(row.topic)
-            if route is None:
-                route = self._new_route(row.topic)
+            if row.topic != topic:  # neighbours are often alike
+                topic = row.topic
+                route = self._routes.get(topic) or self._new_route(topic)
             if route.paused:
                 continue
             if route.partitions is None:

@@ -39,18 +39,47 @@ class Row(NamedTuple):
     requeued_us: int | None
 
 
+@dataclass(slots=True, eq=False)
+class HeaderBlock:
+    """
+    Headers that many records may share.
+
+    `encoded` is what the broker's adapter made of them, kept here so that it is made once.
+    """
+
+    headers: tuple[tuple[str, bytes], ...]
+    encoded: bytes = b""
+
+
 class Record(NamedTuple):
     """
-    What goes on the wire.
+    What goes on the wire, in parts: most headers of a topic's records are the same.
 
+    `event_id`, `time` and `seq` are the values of ``ce_id``, ``ce_time`` and ``outbox-seq``;
+    `shared` holds the headers that follow from the kind of the event, `own` the row's own.
     `byte_count` is an upper bound of its bytes in a record batch (record format v2).
     """
 
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
     timestamp_ms: int
+    event_id: bytes
+    time: bytes
+    seq: bytes
+    shared: HeaderBlock
+    own: HeaderBlock
     byte_count: int
+
+    @property
+    def headers(self) -> list[tuple[str, bytes]]:
+        """All headers, in the order in which they travel."""
+        return [
+            ("ce_id", self.event_id),
+            ("ce_time", self.time),
+            ("outbox-seq", self.seq),
+            *self.shared.headers,
+            *self.own.headers,
+        ]
 
 
 RECORD_OVERHEAD_BYTES = 40

@@ -263,7 +263,9 @@ class EventProducer:
                 hinted=self._hints.arrived,
             ),
             encoder=Encoder(
-                source=self._wire.source, max_payload_bytes=self._options.max_payload_bytes
+                source=self._wire.source,
+                max_payload_bytes=self._options.max_payload_bytes,
+                pass_through=self._wire.compressed_payloads == "pass_through",
             ),
             trust=TrustWindow(
                 lease_seconds=self._options.lease_seconds,

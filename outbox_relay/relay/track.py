@@ -133,13 +133,14 @@ def next_batch(track: Track, encoder: Encoder, *, batch_bytes: int) -> Batch | U
     Stops before a row that cannot become a record, which comes alone, in its place.
     """
     queue = track.queue
+    encode = encoder.record
     rows: list[Row] = []
     records: list[Record] = []
     total = 0
     while queue:
         row = queue[0]
         try:
-            record = encoder.record(row)
+            record = encode(row)
         except UnreadableRow as error:
             if rows:
                 break

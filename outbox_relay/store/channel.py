@@ -125,9 +125,13 @@ class Channel:
         if parameters:
             sql = numbered(sql)
         result = await connection.exec_driver_sql(sql, parameters)
-        if result.returns_rows:
-            return Answer(result.all(), 0)
-        return Answer((), result.rowcount)
+        if not result.returns_rows:
+            return Answer((), result.rowcount)
+        # The driver's own tuples: SQLAlchemy's rows would cost half as much again as the read, and
+        # nothing here has a type of SQLAlchemy's to convert.
+        rows = result.cursor.fetchall()
+        result.close()
+        return Answer(rows, 0)
 
     async def _connect(self) -> AsyncConnection:
         async with asyncio.timeout(self._connect_timeout_seconds):

@@ -4,7 +4,7 @@ For tests, ours and yours: an outbox in memory, a broker that records, a clock t
 `InMemoryStore` and `RecordingBroker` pass the same contract suites as the real ones.
 """
 
-from outbox_relay.testing.broker import Published, RecordingBroker, Watcher
+from outbox_relay.testing.broker import Published, RecordingBroker, Watcher, record
 from outbox_relay.testing.clock import FakeClock, settle
 from outbox_relay.testing.store import InMemoryStore, Transaction
 
@@ -15,5 +15,6 @@ __all__ = [
     "RecordingBroker",
     "Transaction",
     "Watcher",
+    "record",
     "settle",
 ]

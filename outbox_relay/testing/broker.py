@@ -8,9 +8,31 @@ from dataclasses import dataclass
 
 from outbox_relay.errors import TopicUnavailable
 from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
-from outbox_relay.relay.ports import Record
+from outbox_relay.relay.ports import HeaderBlock, Record, header_bytes
 from outbox_relay.relay.watching import Silent
 from outbox_relay.testing.clock import FakeClock
+
+
+def record(
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    seq: int = 1,
+    headers: tuple[tuple[str, bytes], ...] = (),
+    timestamp_ms: int = 1_700_000_000_000,
+) -> Record:
+    """A record with a key and a value, such as a relay would publish; *headers* are its own."""
+    return Record(
+        key=key,
+        value=value,
+        timestamp_ms=timestamp_ms,
+        event_id=b"018f4e5a-1b2c-7d3e-8f40-112233445566",
+        time=b"2023-11-14T22:13:20.000000Z",
+        seq=b"%d" % seq,
+        shared=HeaderBlock((("ce_specversion", b"1.0"), ("ce_type", b"order.placed"))),
+        own=HeaderBlock(headers),
+        byte_count=300 + len(key or b"") + len(value or b"") + header_bytes(headers),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +45,8 @@ class Published:
 
     @property
     def seq(self) -> int:
-        """The row's id, from the header ``outbox-seq``."""
-        return int(dict(self.record.headers)["outbox-seq"])
+        """The row's id."""
+        return int(self.record.seq)
 
 
 class RecordingBroker:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from outbox_relay import testing
 from outbox_relay.brokers.kafka import KafkaBroker
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.errors import TopicUnavailable
@@ -62,7 +63,7 @@ async def site(request) -> AsyncIterator[Site]:
 
 
 def record(value: bytes | None, key: bytes | None = b"k") -> Record:
-    return Record(key, value, [("outbox-seq", b"1")], 1_700_000_000_000, 100 + len(value or b""))
+    return testing.record(key, value)
 
 
 async def test_a_batch_is_acked_in_order_on_its_partition(site):

@@ -14,6 +14,7 @@ from outbox_relay.errors import BrokerUnavailable
 from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown
 from outbox_relay.relay.partitioning import murmur2
 from outbox_relay.relay.ports import Record
+from outbox_relay.testing import record
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ async def broker(kafka):
 
 
 def records(*values: bytes, key: bytes | None = b"k") -> list[Record]:
-    return [Record(key, value, [], 1_700_000_000_000, 100 + len(value)) for value in values]
+    return [record(key, value) for value in values]
 
 
 async def test_a_record_over_the_topics_limit_is_rejected_and_does_not_poison_its_partition(

@@ -15,6 +15,7 @@ from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.errors import BrokerUnavailable, ConfigError
 from outbox_relay.relay.outcomes import Acked, Unknown
 from outbox_relay.relay.ports import Record
+from outbox_relay.testing import record
 from tests.services.certificates import KEY_PASSWORD, Authority
 from tests.services.secure import PLAIN_PASSWORD, PLAIN_USER
 
@@ -23,7 +24,7 @@ PLAIN = {"sasl_mechanism": "PLAIN", "sasl_username": PLAIN_USER, "sasl_password"
 
 
 def records(value: bytes) -> list[Record]:
-    return [Record(b"k", value, [], 1_700_000_000_000, 100 + len(value))]
+    return [record(b"k", value)]
 
 
 @asynccontextmanager

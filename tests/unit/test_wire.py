@@ -108,6 +108,38 @@ def test_the_value_is_the_payload_as_it_was_before_it_was_stored(changes, value)
     assert encode(**changes).value == value
 
 
+def test_a_compressed_payload_may_pass_through():
+    """
+    wire.compressed_payloads = "pass_through": the stored bytes, and a header that says what they
+    are (RFC 9110: deflate is the zlib format). Other rows travel as ever.
+    """
+    encoder = Encoder(source="/relay", max_payload_bytes=10, pass_through=True)
+    stored = zlib.compress(b"x" * 900)
+
+    packed = encoder.record(row(codec=Codec.ZLIB, payload=stored))
+    plain = encoder.record(row())
+    tombstone = encoder.record(row(codec=Codec.TOMBSTONE, payload=b""))
+
+    assert packed.value == stored
+    assert dict(packed.headers)["content-encoding"] == b"deflate"
+    assert (plain.value, tombstone.value) == (b'{"a":1}', None)
+    assert "content-encoding" not in dict(plain.headers) | dict(tombstone.headers)
+
+
+def test_an_encoding_of_the_writers_own_comes_first():
+    """
+    RFC 9110, 8.4: encodings stand in the order in which they were applied.
+    """
+    encoder = Encoder(source="/relay", max_payload_bytes=10, pass_through=True)
+    stored = zlib.compress(b"x")
+
+    made = encoder.record(
+        row(codec=Codec.ZLIB, payload=stored, headers='{"content-encoding": "gzip"}')
+    )
+
+    assert [v for k, v in made.headers if k == "content-encoding"] == [b"gzip, deflate"]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -158,3 +190,32 @@ def test_the_size_is_an_upper_bound_of_the_records_bytes(key, payload, headers, 
 
     assert added.size <= record.byte_count
     assert actual <= record.byte_count + 61
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {
+                "event_name": st.sampled_from(["order.placed", "order.cancelled", ""]),
+                "content_type": st.sampled_from(["application/json", ""]),
+                "headers": st.sampled_from([None, "{}", '{"ce_source": "/shop"}', '{"a": "b"}']),
+                "codec": st.sampled_from([Codec.RAW, Codec.TOMBSTONE]),
+                "created_us": st.sampled_from([0, 1_700_000_000_123_456, 1_700_000_001_000_000]),
+                "requeued_us": st.sampled_from([None, 1_700_000_000_000_000]),
+            }
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_a_record_does_not_depend_on_the_rows_before_it(rows):
+    """
+    What the encoder keeps of earlier rows saves work and changes nothing.
+    """
+    encoder = Encoder(source="/relay", max_payload_bytes=1000)
+
+    for changes in rows:
+        seen, alone = encoder.record(row(**changes)), encode(**changes)
+
+        assert (seen.headers, seen.byte_count) == (alone.headers, alone.byte_count)
+        assert (seen.time, seen.timestamp_ms) == (alone.time, alone.timestamp_ms)
