@@ -14,7 +14,7 @@ from benchmarks.servers import Kind, Servers
 from benchmarks.topic import check, fresh_topic
 
 DELETE = {"relay.retention_seconds": "0"}
-WARM_UP_ROWS = 20_000
+WARM_UP_ROWS = 100_000
 BESIDE_ROWS = 20_000
 """What python-cqrs drains in about 20 s."""
 

@@ -25,7 +25,7 @@ ROUND_TRIPS: Final = (0, 2, 10)
 THEIR_ROUND_TRIPS: Final = (0, 2)
 BROKER, DATABASE = "broker", "database"
 THEIR_ROWS: Final = 2000
-WARM_UP_ROWS: Final = 20_000
+WARM_UP_ROWS: Final = 100_000
 
 
 class FarKafka(Kafka):
@@ -92,27 +92,36 @@ def measure_once(servers: FarServers, rows: int) -> dict[str, float]:
 
 def measure(servers: FarServers, *, rows: int, runs: int, beside: bool) -> list[Case]:
     """Each round trip to the broker, then to the database; python-cqrs at some of them."""
+    # The broker's first records are slow: its code is not compiled yet.
     measure_once(servers, min(rows, WARM_UP_ROWS))
     their_part = beside and servers.database.kind is Kind.MARIADB
     cases: list[Case] = []
     for part in (BROKER, DATABASE):
-        ours: list[Case] = []
+        ours = _each_round_trip(servers, part, rows, runs)
         theirs: list[Case] = []
-        for milliseconds in ROUND_TRIPS:
+        for milliseconds in THEIR_ROUND_TRIPS if their_part else ():
             servers.proxy.set_round_trip(part, milliseconds)
-            case = Case(
-                name=f"{part} {milliseconds} ms away",
-                database=servers.database.title,
-                rows=rows,
-                runs=[measure_once(servers, rows) for _ in range(runs)],
-            )
-            ours.append(case)
-            if their_part and milliseconds in THEIR_ROUND_TRIPS:
-                theirs.append(_theirs(servers, case.name, min(rows, THEIR_ROWS), runs))
+            name = _name(part, milliseconds)
+            theirs.append(_theirs(servers, name, min(rows, THEIR_ROWS), runs))
         servers.proxy.set_round_trip(part, 0)
         _compare(ours, theirs)
         cases += [*ours, *theirs]
     return cases
+
+
+def _each_round_trip(servers: FarServers, part: str, rows: int, runs: int) -> list[Case]:
+    """Ours, in turn, so that what else changes on the machine meets all of them."""
+    title = servers.database.title
+    cases = {ms: Case(name=_name(part, ms), database=title, rows=rows) for ms in ROUND_TRIPS}
+    for _ in range(runs):
+        for milliseconds, case in cases.items():
+            servers.proxy.set_round_trip(part, milliseconds)
+            case.runs.append(measure_once(servers, rows))
+    return list(cases.values())
+
+
+def _name(part: str, milliseconds: int) -> str:
+    return f"{part} {milliseconds} ms away"
 
 
 def _theirs(servers: FarServers, name: str, rows: int, runs: int) -> Case:

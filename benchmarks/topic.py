@@ -10,9 +10,10 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from benchmarks.orders import PARTITIONS, number_and_customer
@@ -68,7 +69,7 @@ def fresh_topic(kafka: Kafka, *, partitions: int = PARTITIONS) -> str:
 
 
 def create_topics(kafka: Kafka, names: Sequence[str], *, partitions: int) -> None:
-    """Many topics at once."""
+    """Many topics at once; returns when the broker has made all their logs, which takes it a while."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     settings = {"message.timestamp.type": "LogAppendTime"}
     asked = admin.create_topics(
@@ -76,6 +77,14 @@ def create_topics(kafka: Kafka, names: Sequence[str], *, partitions: int) -> Non
     )
     for done in asked.values():
         done.result(ANSWER_SECONDS)
+    latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    waiting = {TopicPartition(name, p) for name in names for p in range(partitions)}
+    give_up = time.monotonic() + READ_SECONDS
+    while waiting:
+        answers = admin.list_offsets(dict.fromkeys(waiting, latest))
+        waiting = {place for place, answer in answers.items() if answer.exception(ANSWER_SECONDS)}
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"{len(waiting)} partitions are not there")
 
 
 def check(kafka: Kafka, topic: str, rows: int, *, topics: int = 1) -> Found:

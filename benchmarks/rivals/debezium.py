@@ -25,7 +25,7 @@ from tests.services.mariadb import MariaDB
 from tests.services.process import MissingPartError, Service, free_port
 
 WAIT_SECONDS = 60.0
-WARM_UP_ROWS = 20_000
+WARM_UP_ROWS = 100_000
 USER = PASSWORD = "debezium"
 
 JAVA = (
