@@ -9,11 +9,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos demo bench bench-install wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos demo bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-12s %s\n' "$$name" "$$text"; done
+		printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.dev ## create .venv with everything a developer needs
 
@@ -49,6 +49,11 @@ bench: services bench-install ## us beside python-cqrs, on real servers; writes 
 
 bench-install: $(VENV)/.dev $(CQRS)/.installed
 	$(BIN)/python -m benchmarks.install
+
+bench-rivals: $(VENV)/.dev services ## the relay beside Debezium and watermill's forwarder; installs them
+	$(BIN)/python -m benchmarks.rivals.install
+	$(BIN)/python -m benchmarks rivals
+	$(BIN)/python -m benchmarks page
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -18,6 +18,9 @@ from benchmarks import report
 from benchmarks import roundtrip as roundtrips
 from benchmarks import several as sharing
 from benchmarks.results import RESULTS
+from benchmarks.rivals.install import part_versions
+from benchmarks.rivals.scenario import Size
+from benchmarks.rivals.scenario import rivals as side_by_side
 from benchmarks.runs import record
 from benchmarks.servers import Kind, servers
 
@@ -180,6 +183,29 @@ def roundtrip(
         results=results,
         options=f" --rows {rows} --runs {runs}",
         start=roundtrips.far_servers,
+    )
+
+
+@app.command()
+def rivals(
+    database: Database = Kind.MARIADB,
+    rows: Rows = 200_000,
+    few_rows: Annotated[int, typer.Option(min=1, help="Rows beside watermill.")] = 20_000,
+    runs: Runs = 3,
+    results: Results = RESULTS,
+) -> None:
+    """Our relay beside Debezium and watermill's forwarder; on MariaDB alone."""
+    if database is not Kind.MARIADB:
+        raise typer.BadParameter("Debezium and watermill are measured on MariaDB alone")
+    size = Size(rows=rows, few_rows=few_rows, runs=runs)
+    record(
+        "rivals",
+        lambda running: side_by_side(running, size),
+        database=database,
+        results=results,
+        options=f" --rows {rows} --few-rows {few_rows} --runs {runs}",
+        start=servers,
+        others=part_versions(),
     )
 
 

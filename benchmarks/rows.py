@@ -42,7 +42,7 @@ def fill(
             _copy(cursor, [topic_of(topic, n, topics) for n in range(topics)], rows, first)
             cursor.execute("ANALYZE outbox")
             return
-        _make_shapes(cursor)
+        make_shapes(cursor)
         topic_sql = f"'{topic}'" if topics == 1 else f"CONCAT('{topic}-', seq % {topics})"
         for start in range(first, first + rows, CHUNK_ROWS):
             last = min(start + CHUNK_ROWS, first + rows) - 1
@@ -54,13 +54,22 @@ def topic_of(topic: str, number: int, topics: int) -> str:
     return topic if topics == 1 else f"{topic}-{number % topics}"
 
 
-def _mariadb_fill(topic_sql: str, first: int, last: int) -> str:
-    """An INSERT of these orders, made by the server: ten times faster than to send them."""
+def orders(first: int, last: int) -> str:
+    """A SELECT of these orders for MariaDB, as seq, customer and order_json; see `make_shapes`."""
     key = f"CONCAT('customer-', seq * 2654435761 % 4294967296 % {CUSTOMERS})"
     text = (
         f'CONCAT(\'{{"order_id": \', seq, \', "customer": "\', {key}, '
         "'\", \"lines\": ', lines_json, '}')"
     )
+    return (
+        f"SELECT seq, {key} AS customer, CAST({text} AS BINARY) AS order_json "
+        f"FROM seq_{first}_to_{last} JOIN bench_shapes ON shape = seq % {SHAPES} "
+        f"LIMIT {CHUNK_ROWS}"
+    )
+
+
+def _mariadb_fill(topic_sql: str, first: int, last: int) -> str:
+    """An INSERT of these orders, made by the server: ten times faster than to send them."""
     # zlib's own bytes begin behind the length that COMPRESS() puts in front. It ends them with a
     # dot if they end with a space, so what ends with a dot is stored as it is: 1 row of 128. Without
     # LIMIT it would compress for each use of the column.
@@ -69,9 +78,7 @@ def _mariadb_fill(topic_sql: str, first: int, last: int) -> str:
         f"SELECT '{EVENT_NAME}', {topic_sql}, customer, '{HEADERS}', "
         "IF(RIGHT(packed, 1) = '.', order_json, SUBSTRING(packed, 5)), RIGHT(packed, 1) <> '.' "
         "FROM (SELECT seq, customer, order_json, COMPRESS(order_json) AS packed FROM ("
-        f"SELECT seq, {key} AS customer, CAST({text} AS BINARY) AS order_json "
-        f"FROM seq_{first}_to_{last} JOIN bench_shapes ON shape = seq % {SHAPES} "
-        f"LIMIT {CHUNK_ROWS}) AS orders LIMIT {CHUNK_ROWS}) AS packed_orders ORDER BY seq"
+        f"{orders(first, last)}) AS orders LIMIT {CHUNK_ROWS}) AS packed_orders ORDER BY seq"
     )
 
 
@@ -102,7 +109,8 @@ def fill_kept(
             cursor.execute("ANALYZE outbox")
 
 
-def _make_shapes(cursor: Any) -> None:
+def make_shapes(cursor: Any) -> None:
+    """What `orders` needs in its database."""
     cursor.execute(
         "CREATE TABLE IF NOT EXISTS bench_shapes (shape INT PRIMARY KEY, lines_json TEXT NOT NULL)"
     )

