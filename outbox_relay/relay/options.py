@@ -18,14 +18,14 @@ MOST_RETENTION_SECONDS = 100 * 366 * 86_400
 class RelayOptions:
     """How the relay reads, publishes, marks and stops. Times are in seconds."""
 
-    in_flight_rows: int = 4000
+    in_flight_rows: int = 6000
     """Most rows read and not yet marked. Also the most duplicates that a crash can cause."""
 
     in_flight_bytes: int = 64 * 1024 * 1024
     """Most stored payload bytes of rows read and not yet marked."""
 
     chunk_rows: int = 2000
-    """Most rows that one SELECT returns. At most half of in_flight_rows, so that reading and publishing overlap."""
+    """Most rows that one SELECT returns. At most half of in_flight_rows, so that reading and publishing overlap; a third lets marking overlap too."""
 
     batch_bytes: int = 262_144
     """Most bytes of one produce batch, uncompressed. A larger record travels alone."""

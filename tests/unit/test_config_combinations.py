@@ -59,8 +59,8 @@ CASES = [
         "connections, so nothing that is under way would be settled, and all of it published twice",
     ),
     (
-        {"relay.chunk_rows": "2001"},
-        "relay.chunk_rows = 2001 must be at most half of relay.in_flight_rows = 4000",
+        {"relay.chunk_rows": "3001"},
+        "relay.chunk_rows = 3001 must be at most half of relay.in_flight_rows = 6000",
     ),
     (
         {"relay.in_flight_bytes": "200000", "relay.max_payload_bytes": "200000"},

@@ -570,7 +570,7 @@ def test_settings_that_break_a_promise_are_refused_with_the_reason():
         EventProducer(
             InMemoryStore(clock),
             RecordingBroker(clock, {}),
-            options=RelayOptions(lease_seconds=5, chunk_rows=3000),
+            options=RelayOptions(lease_seconds=5, chunk_rows=3001),
         )
 
     assert [problem.split(" = ")[0] for problem in refused.value.problems] == [
