@@ -17,6 +17,9 @@ from outbox_relay.errors import ConfigError
 CLOSE_SECONDS: Final = 0.2
 """How long a request that is under way may still take when the server closes."""
 
+TICK_SECONDS: Final = 1.0
+"""How often the header ``date`` is set anew."""
+
 
 def listen(options: HttpOptions) -> socket.socket:
     """A socket that listens as *options* say. Raises ConfigError if the address is taken."""
@@ -46,6 +49,17 @@ def listen(options: HttpOptions) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.closing = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own looks ten times a second whether to exit: most of what an idle relay would do.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self.closing.wait()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # uvicorn would take SIGTERM for itself, and the relay would never hear of it.
@@ -87,6 +101,7 @@ class HttpServer:
     async def close(self) -> None:
         """Stop serving, soon, whatever clients do."""
         self._server.should_exit = True
+        self._server.closing.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
             self._server.force_exit = True
