@@ -277,7 +277,8 @@ async def test_two_relays_on_mariadb_and_a_hint_to_either(mariadb_database, path
 
 async def test_an_idle_relay_and_its_standby_on_mariadb(mariadb, mariadb_database):
     """
-    I10. At most two statements a second of the owner and about one of a standby, by the server's count.
+    I10. At most two statements a second of the owner; of a standby one each `standby_seconds` or a little
+    less, which are 0.63 at least: 1.6. By the server's count.
     """
     made = sa.create_engine(mariadb_database.sync_url)
     create_tables(made)
@@ -313,4 +314,4 @@ async def test_an_idle_relay_and_its_standby_on_mariadb(mariadb, mariadb_databas
     await asyncio.gather(owner_task, standby_task)
 
     assert alone <= 2
-    assert both - alone <= 1.5
+    assert both - alone <= 1.7
