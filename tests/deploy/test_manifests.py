@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from outbox_relay.config import load_config
+from outbox_relay.wake import parse_wake_address
 from tests.deploy.conftest import check
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -67,7 +68,9 @@ def test_only_livez_restarts_a_relay(spec, relay):
     /livez asks neither database nor broker: their outage restarts nothing.
     """
     assert relay["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "relay-http"}
-    assert relay["ports"] == [{"name": "relay-http", "containerPort": 9464}]
+    http, *others = relay["ports"]
+    assert http == {"name": "relay-http", "containerPort": 9464}
+    assert all(port["protocol"] == "UDP" for port in others)
 
 
 @pytest.mark.parametrize(("spec", "relay"), relays())
@@ -86,6 +89,10 @@ def test_a_relay_passes_the_restricted_pod_security_standard(spec, relay):
     }
 
 
+def wake_addresses(config):
+    return [part for part in config.relay.wake_address.split(",") if part]
+
+
 @pytest.mark.parametrize(("spec", "relay"), relays())
 def test_the_settings_are_complete_and_the_pod_waits_for_the_stop(spec, relay, tmp_path):
     """
@@ -95,7 +102,8 @@ def test_the_settings_are_complete_and_the_pod_waits_for_the_stop(spec, relay, t
     path = tmp_path / "config.toml"
     path.write_text(settings["data"]["config.toml"])
     environment = {
-        variable["name"]: secret["stringData"][variable["valueFrom"]["secretKeyRef"]["key"]]
+        variable["name"]: variable.get("value")
+        or secret["stringData"][variable["valueFrom"]["secretKeyRef"]["key"]]
         for variable in relay["env"]
     }
     [mount] = [mount for mount in relay["volumeMounts"] if mount["name"] == "config"]
@@ -105,6 +113,9 @@ def test_the_settings_are_complete_and_the_pod_waits_for_the_stop(spec, relay, t
     assert mount["mountPath"] == "/etc/outbox-relay"
     assert config.http.host == "0.0.0.0"
     assert config.http.port == relay["ports"][0]["containerPort"]
+    assert {port["containerPort"] for port in relay["ports"][1:]} == {
+        address.port for address in map(parse_wake_address, wake_addresses(config)) if address.port
+    }
     assert spec["terminationGracePeriodSeconds"] > config.relay.stop_seconds + 1
 
 
