@@ -118,7 +118,8 @@ class Reading:
 
     def _fitting(self) -> int:
         """How many rows fit for sure: of each, a read may bring as much as is not left behind."""
-        left = self.in_flight_bytes - self.bytes_in_flight
+        common = self._common or self  # what is in flight is counted there
+        left = common.in_flight_bytes - common.bytes_in_flight
         return min(self.room(), max(1, left // LARGE_PAYLOAD_BYTES))
 
     def idle(self) -> bool:

@@ -2,7 +2,7 @@
 The rules of gap-safe reading, by themselves: what is asked for next, and what an answer means.
 """
 
-from outbox_relay.relay.ports import ReadPlan, Row
+from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
 from outbox_relay.relay.reading import MAX_OPEN_IDS, Reading
 from outbox_relay.relay.window import MOST_SKIP_RANGES
 
@@ -345,3 +345,16 @@ def test_caught_up_means_that_nothing_is_left():
 
     reading.settled([7])
     assert reading.idle()
+
+
+def test_a_read_of_gained_lanes_brings_no_more_bytes_than_fit():
+    """
+    I10. The budget is common to both reads: what the common one has in flight counts for the other.
+    """
+    reading = make_reading(in_flight_bytes=10 * LARGE_PAYLOAD_BYTES, lanes=frozenset({1}))
+    read(reading, 0.0)
+    reading.gain(frozenset({2}))
+    reading.take(row(1, 7 * LARGE_PAYLOAD_BYTES))
+
+    assert reading.gained is not None
+    assert reading.gained.plan(now=0.1).limit == 3
