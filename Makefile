@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SA20 := .venv-sa20
 CQRS := .venv-cqrs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-INPUTS := pyproject.toml constraints.txt
+INPUTS := pyproject.toml constraints.txt hatch_build.py outbox_relay/_native.c
 
 .DEFAULT_GOAL := help
 .PHONY: help venv check lint test test-sa20 test-deploy services chaos demo bench bench-install bench-rivals wheel clean

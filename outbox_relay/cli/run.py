@@ -12,6 +12,7 @@ from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require_driver
 from outbox_relay.cli.options import ConfigOption, SetOption, load
 from outbox_relay.config import Config
 from outbox_relay.errors import ConfigError
+from outbox_relay.native import native
 
 
 def run(
@@ -56,7 +57,8 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
         lambda: loop.call_soon_threadsafe(relay.producer.stop),
         stop_seconds=settings.relay.stop_seconds,
     )
-    logger.info("started", version=__version__, until_empty=until_empty)
+    loops = "python" if native is None else "c"
+    logger.info("started", version=__version__, until_empty=until_empty, hot_loops=loops)
     if relay.http is not None:
         relay.http.start()
         host, port = relay.http.address

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from outbox_relay.compression import UnreadablePayload, inflate
 from outbox_relay.events import RELAY_HEADERS
+from outbox_relay.native import native
 from outbox_relay.relay.ports import (
     RECORD_OVERHEAD_BYTES,
     HeaderBlock,
@@ -119,7 +120,7 @@ class Encoder:
     _shared: dict[tuple[str, str], _Block] = field(default_factory=dict)
     _own: dict[tuple[str | None, bool], _Block] = field(default_factory=dict)
     _kind: _Kind = _LIKE_NONE  # of the last row: neighbours are alike
-    _second: int = -1
+    _second: int | None = None
     _second_text: bytes = b""
 
     def record(self, row: Row) -> Record:
@@ -130,7 +131,7 @@ class Encoder:
         are not a JSON object of strings.
         """
         try:
-            return self._record(row)
+            return self._record_in_c(row) or self._record(row)
         except UnreadableRow:
             raise
         except UnreadablePayload as error:
@@ -141,14 +142,30 @@ class Encoder:
                 f"{type(error).__name__}: the row does not fit the table's rules"
             ) from error
 
+    def _record_in_c(self, row: Row) -> Record | None:
+        if native is None:
+            return None
+        # Its answer is None for another kind of row, and for whatever Python must look at.
+        limit, as_stored = self.max_payload_bytes, self.pass_through
+        made: Record | None = native.record(Record, row, self._kind, limit, as_stored)
+        if made is None and not self._is_like(row):
+            self._kind = self._learn(row.event_name, row.content_type, row.headers, row.codec)
+            made = native.record(Record, row, self._kind, limit, as_stored)
+        return made
+
+    def _is_like(self, row: Row) -> bool:
+        """Whether *row* is of the kind of the last one."""
+        kind = self._kind
+        name, content_type, codec = row.event_name, row.content_type, row.codec
+        return (name, content_type, row.headers, codec) == kind[:4]
+
     def _record(self, row: Row) -> Record:
         # Every microsecond here is paid for each event: hence one unpacking and cached blocks.
         row_id, _, key, _, _, codec, text, event_id, name, content_type, created, requeued, _ = row
+        if not self._is_like(row):
+            self._kind = self._learn(name, content_type, text, codec)
         value = self._value(row)
-        kind = self._kind
-        if name != kind[0] or content_type != kind[1] or text != kind[2] or codec != kind[3]:
-            kind = self._kind = self._learn(name, content_type, text, codec)
-        _, _, _, _, shared, own, size = kind
+        _, _, _, _, shared, own, size = self._kind
         if requeued is not None:
             header = ("requeued-at", _time(requeued))
             own = HeaderBlock((*own.headers, header))

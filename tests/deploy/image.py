@@ -91,6 +91,7 @@ class Image:
         self._buildah("rm", scratch)
         mounts = [f"--volume={path}:{path}:ro" for path in BUILD_FILES if path.exists()]
         settings = ["--pull=never", "--network=host", f"--build-arg=BASE={BASE}"]
+        settings.append("--build-arg=COMPILER=gcc libc6-dev zlib1g-dev python3-dev")
         self._buildah("build", *settings, *mounts, "-t", NAME, str(ROOT))
         self._container = self._buildah("from", "--pull-never", NAME)
         self.files = Path(self._buildah("mount", self._container))

@@ -16,7 +16,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "outbox_relay"
 
-KERNEL = {"errors", "schema", "events", "compression", "credentials", "wake", "_version"}
+KERNEL = {
+    "errors",
+    "schema",
+    "events",
+    "compression",
+    "credentials",
+    "wake",
+    "native",
+    "_version",
+}
 CONFIG = {"config", "config_checks", "config_combinations", "config_text"}
 EDGE = {*CONFIG, "autogenerate", "logs", "metrics", "migrate", "http", "wake_listener"}
 TOP = {"cli", "demo", "__main__"}

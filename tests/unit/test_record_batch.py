@@ -18,6 +18,7 @@ from outbox_relay.relay.ports import Record, Row
 from outbox_relay.relay.wire import Encoder
 from outbox_relay.schema import Codec
 from outbox_relay.testing import record
+from tests.unit.loops import loops  # noqa: F401 - every test runs over both
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from outbox_relay.relay.ports import Row
 from outbox_relay.relay.wire import Encoder, UnreadableRow
 from outbox_relay.schema import Codec
+from tests.unit.loops import loops  # noqa: F401 - every test runs over both
 
 EVENT_ID = uuid.UUID("018f4e5a-1b2c-7d3e-8f40-112233445566")
 
