@@ -30,7 +30,7 @@ from outbox_relay.outbox.handles import (
     refuse_declared_autocommit,
     resolve,
 )
-from outbox_relay.outbox.waking import waking_insert
+from outbox_relay.outbox.statement import OutboxInsert
 from outbox_relay.wake import Sender, parse_wake_address
 
 _ROW_OVERHEAD_BYTES = 128
@@ -86,7 +86,8 @@ class Outbox:
         self._wake = None if wake is None else Sender(parse_wake_address(wake))
         # One statement for all adds, so that SQLAlchemy compiles it once. Inline: nobody asks for
         # the ids, so none are fetched.
-        self._statement = sa.insert(self.table).inline()
+        self._insert = sa.insert(self.table)
+        self._statement = self._insert.inline()
 
     def insert(
         self,
@@ -112,10 +113,9 @@ class Outbox:
                 f"{self._max_statement_bytes:,}: insert fewer events at a time, or use add"
             )
         rows = [event.values() for event in batches[0]]
-        made = (
-            sa.insert(self.table) if self._wake is None else waking_insert(self.table, self._wake)
-        )
-        return made.values(rows[0] if len(rows) == 1 else rows)
+        if len(rows) == 1:
+            return OutboxInsert(self.table, rows[0], self._insert, self._wake)
+        return OutboxInsert(self.table, None, self._insert, self._wake).values(rows)
 
     @overload
     def add(
