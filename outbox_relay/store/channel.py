@@ -75,6 +75,10 @@ class Channel:
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
 
+    def is_busy(self) -> bool:
+        """Whether a statement is under way."""
+        return self._lock.locked()
+
     async def execute(self, sql: str, parameters: tuple[Any, ...] = ()) -> Answer:
         """
         Run one statement, committed at once.

@@ -56,6 +56,8 @@ class Dialect:
     """
     each_in_transaction: bool = False
     """Whether each statement has a transaction of its own, begun by asking for the identity."""
+    writes_side_by_side: bool = True
+    """Whether two connections may write different rows at once."""
     settle_seconds: float
     no_such_table: tuple[int | str, ...]
     """Error codes, SQLSTATEs, or parts of the message, that mean a table or column is missing."""

@@ -68,6 +68,7 @@ class SqlStore:
         self._reads = self._channel(options)
         self._dirty = self._channel(options, *(dialect.dirty_session or ()))
         self._marks = self._channel(options)
+        self._more_marks = self._channel(options) if dialect.writes_side_by_side else self._marks
         self._leases = self._channel(options)
         self._samples = self._channel(options)
         self._purges = self._channel(options)
@@ -87,7 +88,8 @@ class SqlStore:
 
     @property
     def _channels(self) -> tuple[Channel, ...]:
-        return (self._reads, self._dirty, self._marks, self._leases, self._samples, self._purges)
+        marks = {self._marks, self._more_marks}
+        return (self._reads, self._dirty, *marks, self._leases, self._samples, self._purges)
 
     async def _check_server(self, connection: AsyncConnection) -> None:
         identity = (await connection.exec_driver_sql(self._dialect.identity)).scalar_one()
@@ -211,20 +213,18 @@ class SqlStore:
 
     async def mark_produced(self, ids: Sequence[int], term: Term) -> None:
         """See Store."""
-        answer = await self._marks.execute(
-            self._sql.mark_produced(ids, self._lanes.sql.fence(term)), (term.nonce,)
-        )
-        if answer.matched < len(ids):
-            await self._lanes.check(term, self._marks)
+        await self._record(self._sql.mark_produced(ids, self._lanes.sql.fence(term)), ids, term)
 
     async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
         """See Store."""
         self._deletes(ids)
-        answer = await self._marks.execute(
-            self._sql.delete_produced(ids, self._lanes.sql.fence(term)), (term.nonce,)
-        )
+        await self._record(self._sql.delete_produced(ids, self._lanes.sql.fence(term)), ids, term)
+
+    async def _record(self, sql: str, ids: Sequence[int], term: Term) -> None:
+        channel = self._more_marks if self._marks.is_busy() else self._marks
+        answer = await channel.execute(sql, (term.nonce,))
         if answer.matched < len(ids):
-            await self._lanes.check(term, self._marks)
+            await self._lanes.check(term, channel)
 
     def _deletes(self, ids: Sequence[int]) -> None:
         if self._dialect.holders is not None:

@@ -30,6 +30,7 @@ def dialect(options: DatabaseOptions) -> Dialect:
         identity="SELECT 'sqlite'",
         session=(f"PRAGMA busy_timeout = {busy_ms}", "PRAGMA journal_mode = WAL"),
         dirty_session=None,
+        writes_side_by_side=False,
         settle_seconds=0.0,
         no_such_table=("no such table", "no such column"),
         connect_args={},
