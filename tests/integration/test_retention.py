@@ -116,7 +116,7 @@ class Writers:
                     cursor.executemany(
                         "INSERT INTO outbox (event_name, topic, `key`, payload) VALUES "
                         f"('order.placed', '{self._topic}', 'key-{seed}', %s)",
-                        [str(version + n) for n in range(count)],
+                        [(str(version + n),) for n in range(count)],
                     )
                     connection.commit()
                     version += count
