@@ -112,7 +112,7 @@ class SqlWorld:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
+        self.engine = sa.create_engine(database.sync_url)
         self.tables = create_tables(self.engine)
         self.store = self.another()
         self.dirty_reads = self.engine.dialect.name in ("mysql", "mariadb")

@@ -328,6 +328,7 @@ def test_until_empty_ends_with_0_when_nothing_waits(folder: Path) -> None:
     assert result.returncode == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_fits_its_budget_when_everything_hangs(
     run: Callable[..., Running], black_hole: int, signum: int
@@ -363,6 +364,7 @@ main.main()
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("signals", "expected"), [(1, 0), (2, 128 + signal.SIGTERM)])
 def test_a_loop_that_hangs_cannot_hold_the_process(
     folder: Path, signals: int, expected: int
@@ -404,6 +406,7 @@ def _until_taken(pid: int) -> None:
             return
 
 
+@pytest.mark.alone
 def test_a_reader_of_the_logs_that_stalls_cannot_hold_the_process(folder: Path) -> None:
     """
     I9. Standard error is a full pipe that nobody reads; SIGTERM still ends the process with 0.
