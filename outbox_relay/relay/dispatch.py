@@ -252,7 +252,7 @@ class Dispatcher:
         # order would lose it, and nobody would notice.
         self._marker.add([row.id for row in batch.rows])
         now = around.clock.now()
-        self.watch.answered(now)
+        self.watch.acked(now)
         track.unknown_in_a_row = track.parkings = route.pauses = 0
         route.rejected_keys.clear()
         around.observer.published(route.topic, len(batch.rows), batch.byte_count, now - started)

@@ -30,11 +30,12 @@ class BrokerWatch:
         self._asking: asyncio.Task[None] | None = None
         self.up = asyncio.Event()
         self.up.set()
+        self.acked_at = 0.0
         self.answered_at = 0.0
 
-    def answered(self, now: float) -> None:
-        """A broker answered at *now*."""
-        self.answered_at = now
+    def acked(self, now: float) -> None:
+        """A broker took a batch at *now*."""
+        self.acked_at = now
 
     async def wait_until_up(self) -> None:
         """Return when a broker answers a probe, or the term ends."""
@@ -67,7 +68,7 @@ class BrokerWatch:
     async def _ask(self) -> None:
         try:
             if await self._around.broker.probe():
-                self.answered(self._around.clock.now())
+                self.answered_at = self._around.clock.now()
             else:
                 await self._around.clock.wait(self._ended, SETTLED_SECONDS)
         finally:

@@ -22,6 +22,9 @@ from outbox_relay.relay.track import Route, Track
 STUCK_SECONDS = 1.0
 """A batch under way for longer, while others are answered, may not keep the room for others."""
 
+FEW_TRACKS = 16
+"""So many may wait alone, though no others are known: their rows may fill the room."""
+
 EVERYTHING = "*"
 
 MOST_TRIES = 5
@@ -173,19 +176,35 @@ class Pauses:
         self.drop(route.unsent())
 
     def free_room(self, now: float) -> None:
-        """Let go of what waits behind batches that are stuck while the broker answers others."""
+        """
+        Let go of what waits behind batches that are stuck while the broker answers others.
+
+        Where a broker is only slow, many wait alike. To park most of all tracks would make room for
+        nobody, and all their rows would be read once more.
+        """
         if self._reading.room() >= self._around.options.chunk_rows // 2:
             return
+        stuck, tracks = self._stuck(now)
+        some_are_well = len(stuck) <= max(FEW_TRACKS, tracks // 2)
+        for route, track, sent_at in stuck:
+            late = sent_at + STUCK_SECONDS / 2
+            if self._watch.acked_at > late or (some_are_well and self._watch.answered_at > late):
+                self.park(route, track, "a batch gets no answer while others do")
+            elif some_are_well:
+                # Its rows may fill the whole room, so that no other could be acked: ask.
+                self._watch.ask()
+
+    def _stuck(self, now: float) -> tuple[list[tuple[Route, Track, float]], int]:
+        """What keeps room behind a batch under way for long, and how many tracks there are."""
+        found = []
+        tracks = 0
         for route in self._routes.values():
+            tracks += len(route.tracks)
             for track in route.tracks.values():
                 sent_at = track.sent_at
-                if not track.queue or sent_at is None or now - sent_at <= STUCK_SECONDS:
-                    continue
-                if self._watch.answered_at - sent_at > STUCK_SECONDS / 2:
-                    self.park(route, track, "a batch gets no answer while others do")
-                else:
-                    # Its rows may fill the whole room, so that no other could be acked: ask.
-                    self._watch.ask()
+                if track.queue and sent_at is not None and now - sent_at > STUCK_SECONDS:
+                    found.append((route, track, sent_at))
+        return found, tracks
 
     def _tell(self) -> None:
         paused = [route.topic for route in self._routes.values() if route.paused]

@@ -45,6 +45,8 @@ SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",
     "log.cleaner.dedupe.buffer.size": "16777216",
     "log.segment.bytes": "268435456",
+    # Each new partition touches two such files, which costs a broker here 10 ms at the default size.
+    "log.index.size.max.bytes": "262144",
     # A broker that was killed may register again only when its old session is over (default 9 s).
     "broker.session.timeout.ms": "4000",
     "broker.heartbeat.interval.ms": "500",

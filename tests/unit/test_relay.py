@@ -347,6 +347,25 @@ async def test_a_sick_partition_does_not_hold_up_the_others(start, store, broker
     assert store.pending() == []
 
 
+async def test_a_slow_broker_parks_nothing(start, store, broker, clock):
+    """
+    I10. Where all wait alike for a broker that is slow and alive, nothing is let go to be read again.
+    """
+    broker.topics["many"] = 100
+    ids = [store.insert("many", key=b"%d" % (n % 300)) for n in range(1000)]
+    for partition in range(100):
+        broker.hold("many", partition)
+    running = start(in_flight_rows=400, chunk_rows=100)
+    for _ in range(50):
+        await clock.advance(0.1)
+    for partition in range(100):
+        broker.let_go("many", partition)
+    await clock.advance(5)
+
+    assert sorted(broker.seqs("many")) == ids
+    assert "partition_parked" not in running.watcher.names()
+
+
 async def test_an_unknown_outcome_is_published_again_in_order(start, store, broker, clock):
     """
     I4. What follows waits until the same records are acked.
