@@ -8,6 +8,9 @@ CQRS := .venv-cqrs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt hatch_build.py outbox_relay/_native.c
 
+# Half of the time a test waits for a server. Two at once fill two cores, each with servers of its own.
+TWO := -n 2 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help venv check lint test test-sa20 test-deploy services chaos demo bench bench-install bench-rivals wheel clean
 
@@ -26,14 +29,15 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL, PostgreSQL and Kafka; installs what is missing
-	NO_SKIPS=1 $(BIN)/python -m pytest --ignore=tests/deploy
+	NO_SKIPS=1 $(BIN)/python -m pytest $(TWO) -m 'not alone' --ignore=tests/deploy
+	NO_SKIPS=1 $(BIN)/python -m pytest -m alone --ignore=tests/deploy
 
 test-deploy: $(VENV)/.dev services ## the image, the deploy files and Prometheus; installs buildah and more
 	$(BIN)/python -m tests.deploy.install
 	NO_SKIPS=1 $(BIN)/python -m pytest tests/deploy
 
 test-sa20: $(SA20)/.installed services ## the contract suite on SQLAlchemy 2.0
-	NO_SKIPS=1 $(SA20)/bin/python -m pytest tests/contract -q
+	NO_SKIPS=1 $(SA20)/bin/python -m pytest $(TWO) tests/contract -q
 
 services: $(VENV)/.dev
 	$(BIN)/python -m tests.services.install
@@ -76,7 +80,7 @@ $(SA20)/.installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m venv $(SA20)
 	sed '/^SQLAlchemy==/d' constraints.txt > $(SA20)/constraints.txt
 	$(SA20)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SA20)/constraints.txt \
-		-e '.[relay,sqlite,postgresql]' 'sqlalchemy==2.0.58' confluent-kafka psutil 'psycopg[binary]' pymysql pytest pytest-asyncio pytest-timeout
+		-e '.[relay,sqlite,postgresql]' 'sqlalchemy==2.0.58' confluent-kafka psutil 'psycopg[binary]' pymysql pytest pytest-asyncio pytest-timeout pytest-xdist
 	@touch $@
 
 # The package that we are compared with, apart: it needs older versions of what we use.

@@ -93,6 +93,7 @@ def test_an_oversized_event_among_good_ones(migrated, engine, make_relay, kafka,
     assert all(ids == sorted(set(ids)) for ids in seqs.values())
 
 
+@pytest.mark.alone
 def test_a_stop_fits_its_budget_while_the_database_hangs(
     migrated, engine, make_relay, mariadb, topic_name
 ):
@@ -113,6 +114,7 @@ def test_a_stop_fits_its_budget_while_the_database_hangs(
     assert took <= 3.0 + 1.0
 
 
+@pytest.mark.alone
 def test_a_stop_fits_its_budget_while_a_name_look_up_hangs(
     migrated, make_relay, tmp_path, monkeypatch
 ):

@@ -148,7 +148,7 @@ async def test_each_relay_marks_in_its_own_lanes(world):
     await world.store.delete_produced(high, first.term)
 
     assert world.ids() == low
-    assert {world.status(row_id) for row_id in low[1:]} == {Status.PRODUCED}
+    assert world.statuses(low[1:]) == {Status.PRODUCED}
     assert world.status(low[0]) is Status.DEAD
 
 
@@ -168,13 +168,13 @@ async def test_a_term_that_lost_one_lane_marks_nothing(world, how):
         await getattr(world.store, how)(*arguments, first.term)
 
     assert lost.value.lanes == {60}
-    assert {world.status(row_id) for row_id in ids} == {Status.PENDING}
+    assert world.statuses(ids) == {Status.PENDING}
 
     rest = with_lanes(first, first.lanes - {60})
     ids = [row_id for row_id in ids if lanes[row_id] != 60]
     await world.store.mark_produced(ids, rest.term)
 
-    assert {world.status(row_id) for row_id in ids} == {Status.PRODUCED}
+    assert world.statuses(ids) == {Status.PRODUCED}
 
 
 async def test_the_owner_of_all_lanes_that_lost_one_marks_nothing(world):
@@ -198,7 +198,7 @@ async def test_the_owner_of_all_lanes_that_lost_one_marks_nothing(world):
         await world.store.look(first)
 
     assert lost.value.lanes == {3}
-    assert {world.status(row_id) for row_id in lanes} == {Status.PENDING}
+    assert world.statuses(lanes) == {Status.PENDING}
 
 
 async def test_a_place_that_another_took_ends_the_lease(world):

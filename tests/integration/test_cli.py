@@ -4,17 +4,12 @@ The command line, as separate processes: exit codes, signals, and no secret anyw
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-import termios
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,107 +17,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-ROOT = Path(__file__).parents[2]
-STOP_SECONDS = 1.5
-LATEST_SECONDS = STOP_SECONDS + 1.0
-
-
-@pytest.fixture
-def folder(tmp_path: Path, sqlite_database: Any) -> Path:
-    """A working folder with a config.toml over SQLite and a broker that is away."""
-    (tmp_path / "config.toml").write_text(
-        f'[database]\nurl = "{sqlite_database.async_url}"\n'
-        '[kafka]\nbootstrap_servers = "127.0.0.1:1"\n'
-        f"[relay]\nstop_seconds = {STOP_SECONDS}\n[http]\nport = 0\n",
-        encoding="utf-8",
-    )
-    return tmp_path
-
-
-def arguments(*words: str) -> list[str]:
-    return [sys.executable, "-m", "outbox_relay", *words]
-
-
-def environment(**more: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if "OUTBOX_RELAY" not in name}
-    return clean | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"} | more
-
-
-def call(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments(*words),
-        cwd=folder,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-class Running:
-    """`outbox-relay run` in a process of its own, with its log lines."""
-
-    def __init__(self, folder: Path, *words: str) -> None:
-        self.process = subprocess.Popen(
-            arguments("run", *words),
-            cwd=folder,
-            env=environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[dict[str, Any]] = []
-
-    def until(self, event: str) -> dict[str, Any]:
-        """Read the log up to *event*."""
-        assert self.process.stderr is not None
-        for text in self.process.stderr:
-            line = json.loads(text)
-            self.lines.append(line)
-            if line["event"] == event:
-                return line
-        raise AssertionError(f"{event} was never logged: {self.lines}")
-
-    def ended(self) -> tuple[int, float]:
-        """Exit code, and how long it took from now."""
-        started = time.monotonic()
-        return self.process.wait(60), time.monotonic() - started
-
-
-@pytest.fixture
-def run(folder: Path) -> Iterator[Callable[..., Running]]:
-    started: list[Running] = []
-
-    def start(*words: str) -> Running:
-        started.append(Running(folder, *words))
-        return started[-1]
-
-    yield start
-    for running in started:
-        running.process.kill()
-        running.process.wait()
-        assert running.process.stderr is not None
-        running.process.stderr.close()
-
-
-@pytest.fixture
-def black_hole() -> Iterator[int]:
-    """A port that takes connections and never says a word, like a server that hangs."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            try:
-                while True:
-                    held.append(listener.accept()[0])
-            except OSError:
-                return
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1]
-        for connection in held:
-            connection.close()
-        listener.shutdown(socket.SHUT_RDWR)
+from tests.integration.command import LATEST_SECONDS, Running, call, environment
 
 
 def test_version(folder: Path) -> None:
@@ -286,6 +181,7 @@ def test_a_port_that_is_taken_ends_run_with_1(folder: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.alone
 def test_run_serves_health_and_stops_on_a_signal(folder: Path, run: Callable[..., Running]) -> None:
     """
     I9. Alive and ready without tables and without a broker; SIGTERM ends it with 0.
@@ -326,113 +222,6 @@ def test_until_empty_ends_with_0_when_nothing_waits(folder: Path) -> None:
     result = call(folder, "run", "--until-empty")
 
     assert result.returncode == 0
-
-
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_fits_its_budget_when_everything_hangs(
-    run: Callable[..., Running], black_hole: int, signum: int
-) -> None:
-    """
-    I9. A database and a broker that take the connection and never answer hold up no stop.
-    """
-    running = run(
-        *("--set", f"database.url=mysql+asyncmy://ob:geheim@127.0.0.1:{black_hole}/shop"),
-        *("--set", f"kafka.bootstrap_servers=127.0.0.1:{black_hole}"),
-    )
-    running.until("http_listening")
-    running.process.send_signal(signum)
-    code, seconds = running.ended()
-
-    assert code == 0
-    assert seconds < LATEST_SECONDS
-
-
-STALLED_LOOP = """
-import time
-from outbox_relay.relay import producer
-
-async def run(self, *, until_empty=False):
-    self._observer.log("stalled")
-    time.sleep(600)
-
-producer.EventProducer.run = run
-import outbox_relay.__main__ as main
-import sys
-sys.argv = ["outbox-relay", "run"]
-main.main()
-"""
-
-
-@pytest.mark.parametrize(("signals", "expected"), [(1, 0), (2, 128 + signal.SIGTERM)])
-def test_a_loop_that_hangs_cannot_hold_the_process(
-    folder: Path, signals: int, expected: int
-) -> None:
-    """
-    I9. One signal: gone with 0 at the end of the budget. Two: gone at once with 143.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", STALLED_LOOP],
-        cwd=folder,
-        env=environment(OUTBOX_RELAY_RELAY__STOP_SECONDS="2" if signals == 1 else "60"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    while '"stalled"' not in process.stderr.readline():
-        pass
-    started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    if signals == 2:
-        # Equal signals that wait together are one: let the first be taken.
-        _until_taken(process.pid)
-        process.send_signal(signal.SIGTERM)
-    code = process.wait(30)
-    seconds = time.monotonic() - started
-    process.stderr.close()
-
-    assert code == expected
-    assert seconds < 3.0
-
-
-def _until_taken(pid: int) -> None:
-    """Wait until no SIGTERM is pending for the process."""
-    bit = 1 << (signal.SIGTERM - 1)
-    while True:
-        status = Path(f"/proc/{pid}/status").read_text()
-        pending = next(line for line in status.splitlines() if line.startswith("ShdPnd"))
-        if not int(pending.split()[1], 16) & bit:
-            return
-
-
-def test_a_reader_of_the_logs_that_stalls_cannot_hold_the_process(folder: Path) -> None:
-    """
-    I9. Standard error is a full pipe that nobody reads; SIGTERM still ends the process with 0.
-    """
-    reading, writing = os.pipe()
-    size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    filled = size - 200  # room for the first line and not for the second
-    os.write(writing, b"x" * filled)
-    process = subprocess.Popen(
-        arguments("run"), cwd=folder, env=environment(), stderr=writing, stdout=subprocess.PIPE
-    )
-    os.close(writing)
-    _until_more_than(filled, reading)
-    started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    code = process.wait(30)
-    seconds = time.monotonic() - started
-    os.close(reading)
-    assert process.stdout is not None
-    process.stdout.close()
-
-    assert code == 0
-    assert seconds < LATEST_SECONDS
-
-
-def _until_more_than(count: int, pipe: int) -> None:
-    """Wait until more than *count* bytes lie in the pipe."""
-    while int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder) <= count:
-        pass
 
 
 @pytest.mark.parametrize(

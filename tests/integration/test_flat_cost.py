@@ -34,6 +34,9 @@ NEW = 200
 TWO = ["mariadb", "postgresql"]
 """Where the third would only take time."""
 
+# Which reads see a row depends on the moment.
+pytestmark = pytest.mark.alone
+
 Costs = dict[str, tuple[int, int]]
 
 

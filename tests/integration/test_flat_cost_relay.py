@@ -27,6 +27,8 @@ from tests.integration.work import fill
 
 PAUSED = 50_000
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("world", TWO, indirect=True)
 async def test_no_statement_passes_all_rows_of_a_paused_topic(

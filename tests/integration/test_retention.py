@@ -116,7 +116,7 @@ class Writers:
                     cursor.executemany(
                         "INSERT INTO outbox (event_name, topic, `key`, payload) VALUES "
                         f"('order.placed', '{self._topic}', 'key-{seed}', %s)",
-                        [str(version + n) for n in range(count)],
+                        [(str(version + n),) for n in range(count)],
                     )
                     connection.commit()
                     version += count
@@ -192,6 +192,7 @@ async def test_a_delete_that_waited_for_a_row_lock_deletes_no_dead_letter(kind, 
     assert left == [(1, Status.DEAD)]
 
 
+@pytest.mark.alone
 async def test_a_purge_of_many_rows_disturbs_neither_writers_nor_the_relay(
     mariadb, mariadb_database, kafka, topic_name, capsys
 ):

@@ -13,6 +13,7 @@ import pytest
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
 from outbox_relay.migrate import migrate
 from outbox_relay.store import DatabaseOptions, open_store
+from tests.integration.log_in import logs_in, refusal
 from tests.services.certificates import Authority
 
 HELLO = "print('first-password')"
@@ -35,26 +36,6 @@ def address(secure_mariadb, user):
 
 def with_password(address: str, password: str) -> str:
     return address.replace("@", f":{password}@")
-
-
-async def refusal(options: DatabaseOptions) -> str:
-    """What the store says when it cannot log in."""
-    assert options.problems() == []
-    store = open_store(options)
-    with pytest.raises(StoreUnavailable) as raised:
-        await store.check_schema()
-    await store.close()
-    return str(raised.value)
-
-
-async def logs_in(options: DatabaseOptions) -> bool:
-    """Whether the store reaches the (empty) database."""
-    assert options.problems() == []
-    store = open_store(options)
-    with pytest.raises(SchemaMismatch):
-        await store.check_schema()
-    await store.close()
-    return True
 
 
 @pytest.fixture

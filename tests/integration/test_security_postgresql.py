@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from outbox_relay.errors import SchemaMismatch, StoreUnavailable
+from outbox_relay.errors import StoreUnavailable
 from outbox_relay.migrate import migrate
 from outbox_relay.store import DatabaseOptions, open_store
+from tests.integration.log_in import logs_in, refusal
 from tests.services.certificates import Authority
 from tests.services.database import Database
 from tests.services.secure import CERTIFICATE_ONLY, SSL_ONLY, SecurePostgreSQL
@@ -38,26 +39,6 @@ class User:
 @pytest.fixture
 def authority(secure_postgresql: SecurePostgreSQL) -> str:
     return str(secure_postgresql.authority.certificate.cert)
-
-
-async def refusal(options: DatabaseOptions) -> str:
-    """What the store says when it cannot log in."""
-    assert options.problems() == []
-    store = open_store(options)
-    with pytest.raises(StoreUnavailable) as raised:
-        await store.check_schema()
-    await store.close()
-    return str(raised.value)
-
-
-async def logs_in(options: DatabaseOptions) -> bool:
-    """Whether the store reaches the (empty) database."""
-    assert options.problems() == []
-    store = open_store(options)
-    with pytest.raises(SchemaMismatch):
-        await store.check_schema()
-    await store.close()
-    return True
 
 
 async def test_a_user_who_must_encrypt_logs_in(secure_postgresql, authority: str) -> None:

@@ -27,6 +27,10 @@ POLL_SECONDS = 0.05
 # down, a client's own connection could otherwise take its port, and even connect to itself.
 PORTS = range(20_000, 30_000)
 
+# Two processes that test at once would find the same port free before either server listens there.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+OWN_PORTS = PORTS[_WORKER % 10 * 1000 :][:1000]
+
 
 class MissingPartError(Exception):
     """A program that the service needs is not installed; the text says how to get it."""
@@ -38,14 +42,14 @@ class ServiceFailedError(Exception):
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listens on now."""
-    for port in random.sample(PORTS, k=200):
+    for port in random.sample(OWN_PORTS, k=200):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise ServiceFailedError(f"no free port between {PORTS.start} and {PORTS.stop}")
+    raise ServiceFailedError(f"no free port between {OWN_PORTS.start} and {OWN_PORTS.stop}")
 
 
 def temporary_folder(name: str) -> Path:

@@ -11,216 +11,12 @@ from collections import Counter
 
 import pytest
 
-from outbox_relay.errors import LeaseLost, StoreUnavailable
-from outbox_relay.relay.lease import ALL_LANES, Holding, Lease, Sharing, Term, choose, share
+from outbox_relay.relay.lease import ALL_LANES
 from outbox_relay.relay.options import RelayOptions
-from outbox_relay.relay.ports import Row
 from outbox_relay.relay.producer import EventProducer
-from outbox_relay.relay.reading import Reading
 from outbox_relay.schema import LANES, Status
 from outbox_relay.testing import RecordingBroker
-
-# Shares
-
-
-@pytest.mark.parametrize("members", [1, 2, 3, 4, 5, 12, 63, 64])
-def test_the_shares_are_all_lanes_and_differ_by_one_at_most(members):
-    """
-    Nobody has twice what another has, and no lane is left over.
-    """
-    shares = [share(held=0, members=members, rank=rank) for rank in range(members)]
-
-    assert sum(shares) == LANES
-    assert max(shares) - min(shares) <= 1
-
-
-def test_who_holds_its_share_neither_takes_nor_gives():
-    """
-    Else lanes would go to and fro for ever.
-    """
-    for members in (1, 3, 5):
-        for rank in range(members):
-            held = share(held=0, members=members, rank=rank)
-            assert share(held=held, members=members, rank=rank) == 0
-
-
-def test_relays_that_come_together_choose_different_lanes():
-    """
-    Both look before either has taken any.
-    """
-    chosen = [
-        choose(
-            Sharing(members=4, rank=rank, handed_back=ALL_LANES, run_out=frozenset()),
-            held=0,
-            run_out_too=False,
-        )
-        for rank in range(4)
-    ]
-
-    assert frozenset().union(*chosen) == ALL_LANES
-    assert [len(lanes) for lanes in chosen] == [16] * 4
-
-
-def test_lanes_that_ran_out_may_be_left_alone():
-    """
-    After an outage of the database their owner may live.
-    """
-    sharing = Sharing(members=1, rank=0, handed_back=frozenset({1, 2}), run_out=ALL_LANES - {1, 2})
-
-    assert choose(sharing, held=0, run_out_too=False) == {1, 2}
-    assert choose(sharing, held=0, run_out_too=True) == ALL_LANES
-
-
-def test_a_mark_that_named_a_lane_just_given_back_is_no_lost_lease():
-    """
-    It is repeated; a lane that should be ours and is not ends the term.
-    """
-    holding = Holding(Lease(term=Term(1, "n"), server="s", noted_id=0, crash_count=0))
-    holding.giving = frozenset({7, 8})
-    holding.gave(frozenset({7}))
-
-    assert not holding.is_over(LeaseLost("taken", frozenset({7})))
-    assert holding.is_over(LeaseLost("taken", frozenset({7, 8})))
-    assert holding.is_over(LeaseLost("all of them"))
-    assert holding.lanes == ALL_LANES - {7, 8}
-
-
-def test_more_relays_than_lanes_are_refused():
-    """
-    Some would never have a lane.
-    """
-    [problem] = RelayOptions(max_active_relays=65).problems()
-
-    assert "max_active_relays = 65" in problem
-    assert RelayOptions(max_active_relays=64).problems() == []
-    assert RelayOptions(max_active_relays=0).problems() != []
-
-
-# Reading
-
-
-def row(row_id: int, lane: int = 0) -> Row:
-    return Row(row_id, "t", b"k", b"", 0, 0, None, b"", "e", "", 0, None, lane)
-
-
-@pytest.fixture
-def reading() -> Reading:
-    """Of lane 1, at rest at id 100."""
-    reading = Reading(
-        settle_seconds=0,
-        chunk_rows=2,
-        in_flight_rows=6,
-        in_flight_bytes=10**6,
-        safe=100,
-        lanes=frozenset({1}),
-    )
-    plan = reading.plan(now=0.0)
-    _, peek = reading.page(plan, [])
-    reading.peeked(peek, [])
-    assert reading.cursor == 100
-    return reading
-
-
-def step(reading: Reading, *rows: Row, uncommitted: tuple[int, ...] = ()):
-    """One read by whoever's turn it is, answered with *rows*."""
-    turn = reading.turn()
-    plan = turn.plan(now=0.0)
-    fresh, peek = turn.page(plan, rows)
-    for found in fresh:
-        reading.take(found)
-    turn.dispatched(fresh)
-    if peek is not None:
-        turn.peeked(peek, [*(found.id for found in fresh), *uncommitted])
-    reading.join()
-    return plan
-
-
-def test_gained_lanes_are_read_from_the_first_id_in_turn_with_the_others(reading):
-    """
-    A backlog of a dead relay does not hold up the events of the lanes that were held.
-    """
-    reading.gain(frozenset({2, 3}))
-
-    plans = [step(reading, row(5, 2), row(6, 3)), step(reading), step(reading, row(7, 2))]
-
-    assert [(plan.after_id, sorted(plan.lanes)) for plan in plans] == [
-        (0, [2, 3]),
-        (100, [1]),
-        (6, [2, 3]),
-    ]
-
-
-def test_gained_lanes_join_when_they_have_come_to_the_end(reading):
-    """
-    From the lower cursor, with the open ids of both.
-    """
-    reading.open_ids = {90}
-    reading.gain(frozenset({2}))
-    step(reading, row(5, 2), uncommitted=(40,))
-    assert reading.gained is not None
-    assert reading.gained.open_ids == {40}
-    step(reading)
-    step(reading)
-
-    assert reading.gained is None
-    assert reading.lanes == {1, 2}
-    assert reading.open_ids == {40, 90}
-    assert step(reading).after_id == 100
-
-
-def test_the_room_is_common(reading):
-    """
-    I10. Two readings, one limit.
-    """
-    reading.gain(frozenset({2}))
-    for row_id in range(1, 6):
-        reading.take(row(row_id, 1))
-
-    assert reading.gained is not None
-    assert reading.gained.room() == reading.room() == 1
-
-
-def test_a_rewind_goes_for_gained_lanes_too(reading):
-    """
-    What paused is found again in all lanes.
-    """
-    reading.gain(frozenset({2}))
-    step(reading, row(5, 2), row(6, 2))
-    reading.rewind()
-
-    assert not reading.passed()
-    assert [step(reading, row(7)).after_id, step(reading, row(8)).after_id] == [0, 0]
-
-
-def test_nothing_is_idle_while_gained_lanes_are_drained(reading):
-    """
-    `--until-empty` waits for them.
-    """
-    step(reading)
-    assert reading.idle()
-
-    reading.gain(frozenset({2}))
-
-    assert not reading.idle()
-
-
-def test_a_sweep_of_a_part_passes_a_bounded_number_of_ids(reading):
-    """
-    I10. Millions of rows of others are no long scan.
-    """
-    reading.cursor = reading.safe = 10**6
-    first = reading.sweep(10)
-    assert first is not None
-    reading.swept_to(first, [])
-    second = reading.sweep(10)
-
-    assert second is not None
-    assert (first.after_id, first.upto_id) == (0, 50_000)
-    assert (second.after_id, second.upto_id) == (50_000, 100_000)
-    assert first.lanes == {1}
-
-
-# Relays
+from tests.unit.faults import unavailable
 
 
 @pytest.fixture
@@ -277,7 +73,7 @@ async def test_the_lanes_of_a_dead_relay_move_when_its_lease_ends(crowd, store, 
     await clock.advance(5)
     relays[0].task.cancel()
     relays[0].producer._store = None
-    store.before["release"] = _unavailable
+    store.before["release"] = unavailable
     await clock.advance(0.1)
     del store.before["release"]
     await clock.advance(9)
@@ -286,10 +82,6 @@ async def test_the_lanes_of_a_dead_relay_move_when_its_lease_ends(crowd, store, 
     await clock.advance(8)
 
     assert {owner: len(lanes) for owner, lanes in store.leases.owners().items()} == {"b": 64}
-
-
-def _unavailable() -> None:
-    raise StoreUnavailable("away")
 
 
 async def test_several_relays_publish_everything_once_and_in_order(crowd, store, broker, clock):
@@ -411,7 +203,7 @@ async def test_a_batch_that_waits_to_be_sent_loses_the_rows_of_a_given_lane(
     [first] = crowd("a")
     await clock.advance(1)
     term = first.producer._term
-    store.before["renew"] = _unavailable
+    store.before["renew"] = unavailable
     term._dispatcher._trust.renewed_at = -(10.0**9)
     ids = [store.insert("orders", key=b"%d" % n) for n in range(200)]
     await clock.advance(1.1)
@@ -517,7 +309,7 @@ async def test_an_outage_of_the_database_moves_no_lane(crowd, store, broker, clo
     await clock.advance(5)
     before = store.leases.owners()
     methods = ("renew", "look", "take", "read", "max_id", "sample", "mark_produced")
-    store.before |= dict.fromkeys((*methods, "uncommitted_ids", "acquire"), _unavailable)
+    store.before |= dict.fromkeys((*methods, "uncommitted_ids", "acquire"), unavailable)
     await clock.advance(seconds)
     assert shares_of(store) == []
     store.before.clear()

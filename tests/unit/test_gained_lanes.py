@@ -1,0 +1,131 @@
+"""
+How the rows of lanes gained meanwhile are read beside those of the others.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from outbox_relay.relay.ports import Row
+from outbox_relay.relay.reading import Reading
+
+
+def row(row_id: int, lane: int = 0) -> Row:
+    return Row(row_id, "t", b"k", b"", 0, 0, None, b"", "e", "", 0, None, lane)
+
+
+@pytest.fixture
+def reading() -> Reading:
+    """Of lane 1, at rest at id 100."""
+    reading = Reading(
+        settle_seconds=0,
+        chunk_rows=2,
+        in_flight_rows=6,
+        in_flight_bytes=10**6,
+        safe=100,
+        lanes=frozenset({1}),
+    )
+    plan = reading.plan(now=0.0)
+    _, peek = reading.page(plan, [])
+    reading.peeked(peek, [])
+    assert reading.cursor == 100
+    return reading
+
+
+def step(reading: Reading, *rows: Row, uncommitted: tuple[int, ...] = ()):
+    """One read by whoever's turn it is, answered with *rows*."""
+    turn = reading.turn()
+    plan = turn.plan(now=0.0)
+    fresh, peek = turn.page(plan, rows)
+    for found in fresh:
+        reading.take(found)
+    turn.dispatched(fresh)
+    if peek is not None:
+        turn.peeked(peek, [*(found.id for found in fresh), *uncommitted])
+    reading.join()
+    return plan
+
+
+def test_gained_lanes_are_read_from_the_first_id_in_turn_with_the_others(reading):
+    """
+    A backlog of a dead relay does not hold up the events of the lanes that were held.
+    """
+    reading.gain(frozenset({2, 3}))
+
+    plans = [step(reading, row(5, 2), row(6, 3)), step(reading), step(reading, row(7, 2))]
+
+    assert [(plan.after_id, sorted(plan.lanes)) for plan in plans] == [
+        (0, [2, 3]),
+        (100, [1]),
+        (6, [2, 3]),
+    ]
+
+
+def test_gained_lanes_join_when_they_have_come_to_the_end(reading):
+    """
+    From the lower cursor, with the open ids of both.
+    """
+    reading.open_ids = {90}
+    reading.gain(frozenset({2}))
+    step(reading, row(5, 2), uncommitted=(40,))
+    assert reading.gained is not None
+    assert reading.gained.open_ids == {40}
+    step(reading)
+    step(reading)
+
+    assert reading.gained is None
+    assert reading.lanes == {1, 2}
+    assert reading.open_ids == {40, 90}
+    assert step(reading).after_id == 100
+
+
+def test_the_room_is_common(reading):
+    """
+    I10. Two readings, one limit.
+    """
+    reading.gain(frozenset({2}))
+    for row_id in range(1, 6):
+        reading.take(row(row_id, 1))
+
+    assert reading.gained is not None
+    assert reading.gained.room() == reading.room() == 1
+
+
+def test_a_rewind_goes_for_gained_lanes_too(reading):
+    """
+    What paused is found again in all lanes.
+    """
+    reading.gain(frozenset({2}))
+    step(reading, row(5, 2), row(6, 2))
+    reading.rewind()
+
+    assert not reading.passed()
+    assert [step(reading, row(7)).after_id, step(reading, row(8)).after_id] == [0, 0]
+
+
+def test_nothing_is_idle_while_gained_lanes_are_drained(reading):
+    """
+    `--until-empty` waits for them.
+    """
+    step(reading)
+    assert reading.idle()
+
+    reading.gain(frozenset({2}))
+
+    assert not reading.idle()
+
+
+def test_a_sweep_of_a_part_passes_a_bounded_number_of_ids(reading):
+    """
+    I10. Millions of rows of others are no long scan.
+    """
+    reading.cursor = reading.safe = 10**6
+    first = reading.sweep(10)
+    assert first is not None
+    reading.swept_to(first, [])
+    second = reading.sweep(10)
+
+    assert second is not None
+    assert (first.after_id, first.upto_id) == (0, 50_000)
+    assert (second.after_id, second.upto_id) == (50_000, 100_000)
+    assert first.lanes == {1}

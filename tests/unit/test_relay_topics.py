@@ -1,0 +1,180 @@
+"""
+Topics that are missing, sick, paused or grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+
+async def test_a_missing_topic_pauses_alone_and_heals_by_itself(start, store, broker, clock):
+    """
+    I7, I8. Nothing of it is given up, and others go on meanwhile.
+    """
+    missing = [store.insert("missing", key=b"k") for _ in range(3)]
+    good = store.insert("orders", key=b"k")
+    start()
+    await clock.advance(5)
+    assert broker.seqs() == [good]
+
+    broker.topics["missing"] = 2
+    missing.append(store.insert("missing", key=b"k"))
+    await clock.advance(120)
+
+    assert broker.seqs("missing") == missing
+    assert store.pending() == []
+
+
+async def test_a_sick_partition_does_not_hold_up_the_others(start, store, broker, clock):
+    """
+    I7. What it holds is let go, so that there is room for others, and found again in order.
+    """
+    sick = [store.insert("orders", key=b"k") for _ in range(60)]
+    broker.hold("orders")
+    start(in_flight_rows=40, chunk_rows=10)
+    healthy = []
+    for n in range(100):
+        healthy.append(store.insert("users", key=b"%d" % n))
+        await clock.advance(0.1)
+    await clock.advance(1)
+    assert sorted(broker.seqs("users")) == healthy
+
+    broker.let_go("orders")
+    await clock.advance(90)
+
+    assert broker.seqs("orders") == sick
+    assert store.pending() == []
+
+
+async def test_a_slow_broker_parks_nothing(start, store, broker, clock):
+    """
+    I10. Where all wait alike for a broker that is slow and alive, nothing is let go to be read again.
+    """
+    broker.topics["many"] = 100
+    ids = [store.insert("many", key=b"%d" % (n % 300)) for n in range(1000)]
+    for partition in range(100):
+        broker.hold("many", partition)
+    running = start(in_flight_rows=400, chunk_rows=100)
+    for _ in range(50):
+        await clock.advance(0.1)
+    for partition in range(100):
+        broker.let_go("many", partition)
+    await clock.advance(5)
+
+    assert sorted(broker.seqs("many")) == ids
+    assert "partition_parked" not in running.watcher.names()
+
+
+async def test_a_paused_topic_waits_and_goes_on_in_order(start, store, broker, clock):
+    """
+    An operator's pause keeps every event, and costs the other topics nothing.
+    """
+    store.paused.add("orders")
+    start()
+    await clock.advance(2)
+    ids = [store.insert("orders", key=b"k") for _ in range(3)]
+    other = store.insert("users")
+    await clock.advance(5)
+    assert broker.seqs() == [other]
+
+    store.paused.clear()
+    ids.append(store.insert("orders", key=b"k"))
+    await clock.advance(3)
+
+    assert broker.seqs("orders") == ids
+
+
+async def test_a_pause_of_everything_publishes_nothing(start, store, broker, clock):
+    """
+    The star stands for all topics.
+    """
+    store.paused.add("*")
+    start()
+    await clock.advance(2)
+    row_id = store.insert("orders")
+    await clock.advance(5)
+    assert broker.published == []
+
+    store.paused.clear()
+    await clock.advance(3)
+
+    assert broker.seqs() == [row_id]
+
+
+async def test_more_partitions_are_used_only_when_the_topic_is_drained(start, store, broker, clock):
+    """
+    I4. A key may belong to another partition then: what is under way is settled first.
+    """
+    first = [store.insert("orders", key=b"%d" % n) for n in range(10)]
+    broker.hold("orders")
+    start()
+    await clock.advance(1)
+    broker.topics["orders"] = 4
+    second = [store.insert("orders", key=b"%d" % n) for n in range(10)]
+    await clock.advance(1)
+    assert broker.published == []
+
+    broker.let_go("orders")
+    await clock.advance(3)
+
+    assert broker.seqs()[:10] == first
+    assert sorted(broker.seqs()) == first + second
+    assert {p.partition for p in broker.published[10:]} != {0}
+
+
+async def test_a_topic_goes_on_only_between_two_reads(start, store, broker, clock):
+    """
+    I4. A read that is under way when a topic may go on must not bring a newer row of it first.
+    """
+    broker.topics["orders"] = 1
+    old = [store.insert("orders", key=b"k") for _ in range(30)]
+    store.paused.add("orders")
+    start(chunk_rows=10, in_flight_rows=40)
+    await clock.advance(5)
+
+    def while_reading() -> None:
+        if "orders" in store.paused:
+            store.paused.clear()
+            old.append(store.insert("orders", key=b"k"))
+
+    store.before["read"] = while_reading
+    for _ in range(40):
+        await clock.advance(0.1)
+
+    assert broker.seqs() == old
+
+
+@pytest.mark.parametrize("wait", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("yields", [0, 1, 5, 20])
+async def test_a_topic_that_grew_goes_on_from_its_first_pending_row(
+    start, store, broker, clock, wait, yields
+):
+    """
+    I4. However a read and the new partition count fall together.
+    """
+    original = store.read
+
+    async def read(plan):
+        rows = await original(plan)
+        for _ in range(yields):
+            await asyncio.sleep(0)
+        return rows
+
+    store.read = read
+    ids = [store.insert("orders", key=b"k") for _ in range(3)]
+    broker.hold("orders")
+    start()
+    await clock.advance(1)
+    ids += [store.insert("orders", key=b"k") for _ in range(3)]
+    await clock.advance(6.5)
+    broker.topics["orders"] = 4
+    await clock.advance(0.5)
+    ids += [store.insert("orders", key=b"k") for _ in range(3)]
+    await clock.advance(wait)
+
+    broker.let_go("orders")
+    await clock.advance(4)
+
+    assert broker.seqs() == ids
