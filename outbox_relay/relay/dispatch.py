@@ -15,6 +15,7 @@ from typing import assert_never
 from outbox_relay.errors import BrokerUnavailable, LeaseLost, StoreUnavailable, TopicUnavailable
 from outbox_relay.relay import decide as decisions
 from outbox_relay.relay.decide import Backoff, TrustWindow, decide
+from outbox_relay.relay.gate import Gate
 from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.outage import BrokerWatch
@@ -49,6 +50,7 @@ class Dispatcher:
         self._ended = asyncio.Event()
         self._backoff = Backoff(max_seconds=around.options.backoff_max_seconds)
         self._routes: dict[str, Route] = {}
+        self._gate = Gate(around.clock)
         self.watch = BrokerWatch(around, self._ended, self._fail)
         self.held = HeldKeys(around)
         self.pauses = Pauses(
@@ -133,22 +135,33 @@ class Dispatcher:
     async def _run_track(self, route: Route, track: Track) -> None:
         try:
             while track.queue and not self._ended.is_set():
-                batch = next_batch(
-                    track,
-                    self._encoder,
-                    batch_bytes=min(route.batch_bytes, self._around.options.batch_bytes),
-                )
-                if isinstance(batch, Unreadable):
-                    await self._dead_letter(
-                        route, track, batch.row, RejectReason.UNREADABLE, batch.detail
-                    )
-                elif not await self._publish(route, track, batch):
-                    return
+                has_place = await self._gate.enter()
+                try:
+                    if not await self._publish_next(route, track):
+                        return
+                finally:
+                    if has_place:
+                        self._gate.leave()
         except Exception as error:  # noqa: BLE001 - LeaseLost, or a bug: the term ends
             self._fail(error)
         finally:
             track.task = None
             track.sent_at = None
+
+    async def _publish_next(self, route: Route, track: Track) -> bool:
+        """Publish what waits for *track* now, as one batch. False if it was dropped."""
+        if not track.queue or self._ended.is_set():
+            # Let go while it waited for its turn.
+            return True
+        batch = next_batch(
+            track,
+            self._encoder,
+            batch_bytes=min(route.batch_bytes, self._around.options.batch_bytes),
+        )
+        if isinstance(batch, Unreadable):
+            await self._dead_letter(route, track, batch.row, RejectReason.UNREADABLE, batch.detail)
+            return True
+        return await self._publish(route, track, batch)
 
     async def _publish(self, route: Route, track: Track, batch: Batch) -> bool:
         """Publish *batch* until it is settled. False if it was dropped, still pending."""

@@ -8,6 +8,8 @@ import asyncio
 
 import pytest
 
+from outbox_relay.relay import gate
+
 
 async def test_a_missing_topic_pauses_alone_and_heals_by_itself(start, store, broker, clock):
     """
@@ -178,3 +180,75 @@ async def test_a_topic_that_grew_goes_on_from_its_first_pending_row(
     await clock.advance(4)
 
     assert broker.seqs() == ids
+
+
+async def test_rows_gather_where_very_many_partitions_are_busy(start, store, broker, clock):
+    """
+    I10. No more than so many batches at once: the rows of other partitions make larger ones
+    meanwhile, as a batch costs more than a row.
+    """
+    broker.topics["many"] = 1000
+    ids = [store.insert("many", key=b"%d" % (n % 3000)) for n in range(6000)]
+    at_once = []
+    publish = broker.publish
+
+    async def counted(topic, partition, records):
+        at_once.append(1)
+        started = len(at_once)
+        await clock.sleep(0.01)
+        most.append(started - len(done))
+        outcome = await publish(topic, partition, records)
+        done.append(1)
+        return outcome
+
+    most, done = [], []
+    broker.publish = counted
+    start(in_flight_rows=6000, chunk_rows=2000)
+    await clock.advance(5)
+
+    assert sorted(broker.seqs("many")) == ids
+    assert max(most) <= gate.MOST_BATCHES
+    assert len(broker.batches) <= 1500
+
+
+async def test_partitions_that_get_no_answer_keep_no_place_for_long(start, store, broker, clock):
+    """
+    I7. More of them than there are places: the others wait a moment each, not for the deadline.
+    """
+    broker.topics["sick"] = 300
+    broker.topics["well"] = 300
+    for partition in range(300):
+        broker.hold("sick", partition)
+    for n in range(900):
+        store.insert("sick", key=b"%d" % n)
+    well = [store.insert("well", key=b"%d" % n) for n in range(900)]
+    start(in_flight_rows=6000, chunk_rows=2000)
+    await clock.advance(2)
+
+    assert sorted(broker.seqs("well")) == well
+
+
+async def test_what_is_paused_while_it_waits_for_its_turn_is_not_published(
+    start, store, broker, clock, monkeypatch
+):
+    """
+    I8. It stays pending, and comes in order when its topic goes on.
+    """
+    monkeypatch.setattr(gate, "PATIENCE_SECONDS", 10)
+    broker.topics["many"] = 400
+    for partition in range(400):
+        broker.hold("many", partition)
+    ids = [store.insert("many", key=b"%d" % n) for n in range(800)]
+    start(in_flight_rows=6000, chunk_rows=2000)
+    await clock.advance(0.05)
+    store.paused.add("many")
+    await clock.advance(3)
+    for partition in range(400):
+        broker.let_go("many", partition)
+    await clock.advance(5)
+    published = len(broker.seqs("many"))
+    store.paused.discard("many")
+    await clock.advance(30)
+
+    assert published < len(ids)
+    assert sorted(broker.seqs("many")) == ids
