@@ -83,7 +83,12 @@ async def test_an_interrupted_demo_leaves_nothing(folder: Path, number: signal.S
     """
     Ctrl-C and SIGTERM end the demo with 130, its processes with it, and remove its files.
     """
-    demo = await asyncio.create_subprocess_exec(*DEMO, stdout=asyncio.subprocess.PIPE)
+    # A shell starts what runs in the background with SIGINT ignored, and so would start the demo.
+    demo = await asyncio.create_subprocess_exec(
+        *DEMO,
+        stdout=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert demo.stdout is not None
     while "taken away" not in (line := (await demo.stdout.readline()).decode()):
         assert line, "the demo ended early"
