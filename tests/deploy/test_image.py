@@ -38,6 +38,16 @@ def test_the_image_says_what_it_runs(image):
     assert "OUTBOX_RELAY_HTTP__HOST=0.0.0.0" in config["Env"]
 
 
+def test_its_hot_loops_are_compiled(image):
+    """
+    The compiler stays behind in the build stage; what it made does not.
+    """
+    asked = image.run("python3", "-c", "from outbox_relay import native; print(native.native)")
+
+    assert "_native" in asked.stdout, asked.stderr
+    assert image.run("gcc", "--version").returncode != 0
+
+
 def test_it_relays_as_process_1_and_stops_on_sigterm(
     image, start_container, settings, mariadb_database, kafka, topic_name, capsys
 ):
