@@ -56,7 +56,10 @@ SECTIONS: Final[Sequence[Section]] = (
     Section(
         scenario="drain",
         title="Drain",
-        text="A backlog waits when the relay starts; it ends when the table holds no pending row.",
+        text=(
+            "A backlog waits when the relay starts; it ends when the table holds no pending row. The limit is CPU: the three "
+            "columns together, against the cores that all share."
+        ),
         chart=("rows_per_second", "relay_us"),
         databases=("mariadb", "postgresql"),
     ),
@@ -86,14 +89,20 @@ SECTIONS: Final[Sequence[Section]] = (
         title="Flat cost",
         text=(
             "The same backlog, with more and more around it. *cost* is the CPU of relay and database for a row, beside "
-            "the first line's."
+            "the first line's. Rows of a paused topic are passed once by the cursor and again by each sweep: that costs by "
+            "the time, not by the row published. A thousand partitions make batches of a few rows, and a batch costs relay "
+            "and broker more than a row does."
         ),
         chart=("over_first", "rows_per_second"),
     ),
     Section(
         scenario="several",
         title="Several relays",
-        text="One backlog, one table, and several relays that share its lanes.",
+        text=(
+            "One backlog, one table, and several relays that share its lanes. Where one relay, its database and its broker "
+            "fill the cores, more relays only add work: each reads past the lanes of the others, so the database looks at "
+            "a row once for each of them. They pay off where a relay has a core of its own to gain."
+        ),
         chart=("rows_per_second", "relay_us"),
     ),
     Section(
