@@ -87,6 +87,8 @@ def relay(url: str, bootstrap: str, pipe: Any) -> None:
         await producer.run()
 
     run_loop(run())
+    # The loop left it so; what is sent now may be more than fits at once.
+    os.set_blocking(pipe.fileno(), True)
     pipe.recv()
     pipe.send((watch.rows, watch.slowest, watch.failures, watch.latencies))
 
