@@ -89,8 +89,8 @@ SECTIONS: Final[Sequence[Section]] = (
         title="Flat cost",
         text=(
             "The same backlog, with more and more around it. *cost* is the CPU of relay and database for a row, beside "
-            "the first line's. Rows of a paused topic are passed once by the cursor and again by each sweep: that costs by "
-            "the time, not by the row published. A thousand partitions make batches of a few rows, and a batch costs relay "
+            "the first line's. Rows of a paused topic are passed and not published: they cost by "
+            "their own number, and are counted here on the rows published. A thousand partitions make batches of a few rows, and a batch costs relay "
             "and broker more than a row does."
         ),
         chart=("over_first", "rows_per_second"),
@@ -101,7 +101,7 @@ SECTIONS: Final[Sequence[Section]] = (
         text=(
             "One backlog, one table, and several relays that share its lanes. Where one relay, its database and its broker "
             "fill the cores, more relays only add work: each reads past the lanes of the others, so the database looks at "
-            "a row once for each of them. They pay off where a relay has a core of its own to gain."
+            "a row once for each of them."
         ),
         chart=("rows_per_second", "relay_us"),
     ),

@@ -22,7 +22,7 @@ from outbox_relay.wake import Sender
 
 
 class OutboxInsert(Insert):
-    """An INSERT of one row. Its connection's next commit is followed by a hint, if *wake* is given."""
+    """An INSERT, of *row* if given. Its connection's next commit is followed by a hint, if *wake* is."""
 
     inherit_cache = True
 
