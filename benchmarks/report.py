@@ -89,8 +89,8 @@ SECTIONS: Final[Sequence[Section]] = (
         title="Flat cost",
         text=(
             "The same backlog, with more and more around it. *cost* is the CPU of relay and database for a row, beside "
-            "the first line's. Rows of a paused topic are passed and not published: they cost by "
-            "their own number, and are counted here on the rows published. A thousand partitions make batches of a few rows, and a batch costs relay "
+            "the first line's. Rows of a paused topic are passed once in a term; here the relay had passed them "
+            "before the backlog was written, held meanwhile, and let go. A thousand partitions make batches of a few rows, and a batch costs relay "
             "and broker more than a row does."
         ),
         chart=("over_first", "rows_per_second"),
