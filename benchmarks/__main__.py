@@ -17,6 +17,7 @@ from benchmarks import latency as latencies
 from benchmarks import report
 from benchmarks import roundtrip as roundtrips
 from benchmarks import several as sharing
+from benchmarks import takeover as takeovers
 from benchmarks.results import RESULTS
 from benchmarks.rivals.install import part_versions
 from benchmarks.rivals.scenario import Size
@@ -168,6 +169,23 @@ def several(
 
 
 @app.command()
+def takeover(
+    database: Database = Kind.MARIADB,
+    times: Annotated[int, typer.Option(min=1, help="Relays that come and go.")] = 12,
+    results: Results = RESULTS,
+) -> None:
+    """How long nobody relays after the owner was told to stop, or was killed."""
+    record(
+        "takeover",
+        lambda running: takeovers.measure(running, times=times),
+        database=database,
+        results=results,
+        options=f" --times {times}",
+        start=servers,
+    )
+
+
+@app.command()
 def roundtrip(
     database: Database = Kind.MARIADB,
     rows: Rows = 100_000,
@@ -229,6 +247,7 @@ def everything(results: Results = RESULTS) -> None:
     insert(results=results)
     flatness(results=results)
     several(results=results)
+    takeover(results=results)
     roundtrip(results=results)
     page(results=results)
 

@@ -106,6 +106,16 @@ SECTIONS: Final[Sequence[Section]] = (
         chart=("rows_per_second", "relay_us"),
     ),
     Section(
+        scenario="takeover",
+        title="Take-over",
+        text=(
+            "From the signal until another relay has published and marked a row that was committed right after it. An owner "
+            "that is told to stop hands its lanes back; one that is killed cannot, and its lease must end first "
+            "(`relay.lease_seconds`)."
+        ),
+        chart=("p50_ms", "max_ms"),
+    ),
+    Section(
         scenario="roundtrip",
         title="Round trips",
         text=(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import drain, flatness, idle, insert, latency, roundtrip
+from benchmarks import drain, flatness, idle, insert, latency, roundtrip, takeover
 from benchmarks.servers import MariaDBServer, PostgreSQLServer, Servers
 
 ROWS = 300
@@ -104,12 +104,25 @@ def test_flatness(on_mariadb, monkeypatch):
     Whatever is around the backlog, all of it comes, and nothing else.
     """
     monkeypatch.setattr(flatness, "TOPICS", 3)
+    monkeypatch.setattr(flatness, "CALM_SHARE", 9.0)
     first, _, *others = flatness.all_surroundings(on_mariadb, rows=ROWS, many=ROWS + 1, runs=1)
 
     found = {what.name: flatness.measure_once(on_mariadb, what) for what in others}
 
     assert first.kept == ROWS + 1
     assert {run[name] for run in found.values() for name in WRONG} == {0}
+
+
+def test_takeover(on_mariadb, monkeypatch):
+    """
+    The relay that stood by publishes what was committed after the owner was told to stop.
+    """
+    monkeypatch.setattr(takeover, "SETTLED_SECONDS", 1.0)
+
+    found = takeover.measure_once(on_mariadb, 1, takeover.BY_STOP)
+
+    assert {name: found[name] for name in WRONG} == dict.fromkeys(WRONG, 0)
+    assert found["p50_ms"]
 
 
 class NoProxy:
