@@ -32,13 +32,14 @@ Pure: time comes in as an argument.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from outbox_relay.relay.lease import ALL_LANES
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
-from outbox_relay.relay.window import Window, id_ranges
+from outbox_relay.relay.window import Window, fitting, id_ranges
 from outbox_relay.schema import LANES
 
 NOTE_SECONDS = 1.0
@@ -74,12 +75,14 @@ class Reading:
     _turn_of_gained: bool = False
     window: Window = field(default_factory=Window)
     _read_from: int = 0
+    _wanted: int = sys.maxsize
     _more: bool = False
     _pass_to: int = 0
     _notes: deque[tuple[float, int]] = field(default_factory=deque)
     _noted_at: float | None = None
     _settled: list[int] = field(default_factory=list)
     _sweep_from: int = 0
+    _late_upto: int | None = None
     _page_ids: frozenset[int] = frozenset()
 
     # What was given out
@@ -149,10 +152,11 @@ class Reading:
         # The cursor stands still at a large transaction: those behind it are read all the same.
         upto = self.safe if self._at_a_wall() else self.cursor + self.window.ids
         self._read_from = self.cursor
+        self._wanted = min(self.chunk_rows, self._fitting())
         return ReadPlan(
             after_id=self.cursor,
             open_ids=frozenset(self.open_ids),
-            limit=min(self.chunk_rows, self._fitting()) + skipped,
+            limit=self._wanted + skipped,
             upto_id=upto if upto < self.safe else self._end(),
             skip_topics=self.skip_topics,
             skip_ids=skip_ids,
@@ -186,11 +190,13 @@ class Reading:
         range to read once more for open ids before the cursor may pass it, if there is one.
         """
         in_flight = self.in_flight
+        kept = fitting(rows, self._wanted, self.in_flight)
+        full = len(rows) >= plan.limit or len(kept) < len(rows)
+        rows = kept
         if rows:
             common = self._common or self
             common.largest_read = max(common.largest_read, rows[-1].id)
         fresh = [row for row in rows if row.id not in in_flight]
-        full = len(rows) >= plan.limit
         self._more = full and bool(fresh)
         end = rows[-1].id if full and rows else plan.upto_id
         target = self.safe if end is None else min(end, self.safe)
@@ -307,24 +313,27 @@ class Reading:
         if self.cursor <= self._sweep_from or not self.room():
             self._sweep_from = 0
             return None
+        self._wanted = min(limit, self._fitting())
         return ReadPlan(
             after_id=self._sweep_from,
             upto_id=min(self.cursor, self._sweep_from + self.window.ids),
             open_ids=frozenset(),
-            limit=min(limit, self._fitting())
+            limit=self._wanted
             + sum(1 for row_id in self.in_flight if self._sweep_from < row_id <= self.cursor),
             skip_topics=self.skip_topics,
             lanes=self.lanes,
         )
 
     def late(self, rows: Sequence[Row]) -> list[Row]:
-        """The late rows among *rows*. Open ids are left to the forward read, which keeps order."""
-        return [row for row in rows if row.id not in self.in_flight and row.id not in self.open_ids]
+        """The late rows among *rows*, as far as there is room. Open ids are left to the forward read."""
+        kept = fitting(rows, self._wanted, self.in_flight)
+        self._late_upto = kept[-1].id if len(kept) < len(rows) else None
+        return [row for row in kept if row.id not in self.in_flight and row.id not in self.open_ids]
 
     def swept_to(self, plan: ReadPlan, rows: Sequence[Row]) -> None:
         """The late rows among *rows*, the answer to *plan*, are on their tracks."""
         full = len(rows) >= plan.limit
-        end = rows[-1].id if full and rows else plan.upto_id or 0
+        end = self._late_upto or (rows[-1].id if full and rows else plan.upto_id or 0)
         self._sweep_from = end if end < self.cursor else 0
 
     # Lanes

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 from outbox_relay.errors import BrokerUnavailable, TopicUnavailable
 from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
@@ -55,6 +56,7 @@ class Cluster:
         self.armed: list[tuple[Process, str]] = []
         self.hit = hit
         self.on_crash: Callable[[Process], None] = lambda process: None
+        self.on_sigterm: Callable[[Any], None] = lambda process: None
 
     def grow(self, topic: str, by: int) -> None:
         """More partitions."""
@@ -171,6 +173,8 @@ class SimulatedBroker:
                 cluster.oracle.appended(call.events)
                 if fault == "crash after an ack":
                     cluster.on_crash(process)
+            if fault == "SIGTERM after an ack":
+                loop.later(0.008 * random(), cluster.on_sigterm, process)
             if not silent:
                 loop.later((0.0005 + 0.002 * random()) * cluster.slow, reply, outcome)
 

@@ -273,7 +273,7 @@ class Database:
 
     def to_mark(self, ids: Sequence[int]) -> list[Stored]:
         """``WHERE id IN (...) AND status = 0``."""
-        found = [self.rows[i] for i in ids if i in self.rows]
+        found = [self.rows[i] for i in dict.fromkeys(ids) if i in self.rows]
         return [stored for stored in found if stored.status is Status.PENDING]
 
     def dead_keys(self, limit: int) -> DeadKeys:

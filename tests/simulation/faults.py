@@ -7,7 +7,7 @@ from collections.abc import Callable
 from outbox_relay.schema import Status
 from tests.simulation.oracle import Event
 from tests.simulation.scenario import LEASE_SECONDS, STATEMENTS, Fault
-from tests.simulation.world import Relay, World
+from tests.simulation.world import FEW_DEAD_LETTERS, Relay, World
 
 Cure = Callable[[], None]
 
@@ -20,6 +20,7 @@ class Faults:
         self._cures: dict[int, tuple[str, Cure]] = {}
         self._count = 0
         self._over = False
+        self._cleared = False
         self._last: tuple[str, str, int] | None = None
 
     def begin(self, fault: Fault) -> None:
@@ -71,6 +72,16 @@ class Faults:
             self._last = (lasting, topic, -1)
         if not lasting:
             world.cluster.healed = True
+        if lasting and not world.scenario.hold_key:
+            # What is requeued lies below the cursor, perhaps behind rows that cannot go.
+            self._requeue_all()
+
+    def _requeue_all(self) -> None:
+        database = self._world.database
+        self._world.cluster.healed = True
+        for row_id in list(database.dead):
+            if database.rows[row_id].event.kind != "unreadable":
+                database.requeue(row_id)
 
     def blocked(self, events: list[Event]) -> list[Event]:
         """Those of *events* that have no excuse to wait."""
@@ -79,8 +90,6 @@ class Faults:
         kind, topic, partition = self._last
         world = self._world
         if kind == "partition sick" and world.cluster.topics[topic] > 1:
-            producers = [relay.producer for relay in world.relays]
-            del producers
             return self._not_held([e for e in events if not self._in_partition(e, topic, partition)])
         return self._not_held([e for e in events if e.row.topic != topic])
 
@@ -101,12 +110,17 @@ class Faults:
             for e in self._world.oracle.events.values()
             if e.status is Status.DEAD and not e.gone
         }
+        if self._world.scenario.few and len(self._world.database.dead) > FEW_DEAD_LETTERS:
+            return [e for e in events if e.row.key is None]  # whose they are is not known
         return [e for e in events if (e.row.topic, e.row.key) not in dead]
 
     def clear_dead_letters(self) -> list[Event]:
         """Requeue what is dead, unless nobody can ever read it. What is not settled."""
         world = self._world
         database = world.database
+        if not world.scenario.hold_key and not self._cleared:
+            self._cleared = True
+            self._requeue_all()
         if world.scenario.hold_key:
             for row_id in list(database.dead):
                 if database.rows[row_id].event.kind == "unreadable":
@@ -154,13 +168,27 @@ class Faults:
         self._world.cluster.armed.append((relay, fault.kind))
         return None
 
-    _crash_after_an_ack = _request_lost = _ack_lost = _append_late = _arm_batch
+    def _relay_cut_off_from_the_database(self, fault: Fault) -> Cure | None | bool:
+        relay, world = self._relay(fault), self._world
+        if relay is None:
+            return False
+        world._unclean(relay)
+        world.network.cut_off.add(relay)
+
+        def cure() -> None:
+            world._unclean(relay)
+            world.network.cut_off.discard(relay)
+
+        return cure
+
+    _sigterm_after_an_ack = _crash_after_an_ack = _request_lost = _ack_lost = _append_late = _arm_batch
 
     def _pause(self, fault: Fault) -> Cure | None | bool:
         relay, world = self._relay(fault), self._world
         if relay is None:
             return False
         relay.frozen = True
+        relay.stood_still_at = world.loop.time()
         world.oracle.stalled(world._terms(relay))
 
         def wake() -> None:
@@ -237,7 +265,7 @@ class Faults:
 
     def _wall_clock_back(self, fault: Fault) -> Cure | None | bool:
         for relay in self._world.relays:
-            relay.clock.wall_ahead -= 3600.0 * fault.more
+            relay.clock.wall_ahead -= 20.0 * fault.more
         return None
 
     # Broker
@@ -307,6 +335,7 @@ class Faults:
 COUNTED_WHEN_MET = {
     "crash at a statement",
     "crash after an ack",
+    "SIGTERM after an ack",
     "statement lost",
     "answer lost",
     "statement late",

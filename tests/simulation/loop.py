@@ -42,8 +42,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._random = random.random
         self._now = 0.0
-        self._queue: list[asyncio.Handle] = []
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        # A handle of asyncio's, or a call of the world's own.
+        self._queue: list[Any] = []
+        self._timers: list[tuple[float, int, Any]] = []
         self._count = 0
         self._over = False
         self._begun: list[asyncio.Task[Any]] = []
@@ -96,7 +97,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def later(self, delay: float, callback: Callable[..., object], *args: object) -> None:
         """Let the world itself do something after *delay*, whoever asked for it."""
-        self.call_at(self._now + delay, callback, *args, context=self.world)
+        self._count += 1
+        heapq.heappush(self._timers, (self._now + delay, self._count, (callback, args)))
 
     def step(self) -> bool:
         """Run one callback, moving the time if nothing is ready. False if nothing is left to do."""
@@ -111,6 +113,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 queue.pop()
             else:
                 handle = queue.pop()
+            if type(handle) is tuple:
+                callback, args = handle
+                callback(*args)
+                break
             if handle._cancelled:
                 continue
             process = handle._context.get(CURRENT)
@@ -130,13 +136,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _due(self) -> bool:
         timers, queue = self._timers, self._queue
-        while timers and timers[0][2]._cancelled:
-            heapq.heappop(timers)
-        if not timers:
+        pop = heapq.heappop
+        while timers:
+            when, _, handle = pop(timers)
+            if type(handle) is tuple or not handle._cancelled:
+                break
+        else:
             return False
-        self._now = max(self._now, timers[0][0])
-        while timers and timers[0][0] <= self._now:
-            queue.append(heapq.heappop(timers)[2])
+        queue.append(handle)
+        if when > self._now:
+            self._now = when
+        while timers and timers[0][0] <= when:
+            queue.append(pop(timers)[2])
         return True
 
     def thaw(self, process: Process) -> None:

@@ -19,7 +19,7 @@ from tests.simulation.loop import Process, VirtualLoop
 if TYPE_CHECKING:
     from tests.simulation.store import SimulatedStore
 
-TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS = 0.6
 Trace = Callable[..., None]
 
 
@@ -33,6 +33,7 @@ class Network:
         self._trace = trace
         self.refuses = False
         self.hangs = False
+        self.cut_off: set[Process] = set()
         self.slow = 1.0
         self.armed: list[tuple[Process, str, str]] = []
         self.on_trouble: Callable[[Process], None] = lambda process: None
@@ -66,18 +67,19 @@ class Network:
         process = store.process
         loop, random = self.loop, self._random
         fault = self._fault(process, name) if self.armed else ""
+        hangs = self.hangs or process in self.cut_off
         way = (0.0003 + 0.0012 * random()) * self.slow
-        if self.hangs or fault in ("statement lost", "answer lost", "statement late"):
+        if hangs or fault in ("statement lost", "answer lost", "statement late"):
             self._gives_up(process, answer, way if random() < 0.5 else TIMEOUT_SECONDS)
         elif self.slow > 1.0:
             self._gives_up(process, answer, TIMEOUT_SECONDS)
         if fault:
             self._trace(process.name, name, fault)
-        if fault == "statement lost" or (self.hangs and random() < 0.5):
+        if fault == "statement lost" or (hangs and random() < 0.5):
             return
         if fault == "statement late":
-            way = TIMEOUT_SECONDS + random() * 6.0
-        silent = fault in ("answer lost", "statement late") or self.hangs
+            way = TIMEOUT_SECONDS + random() * 4.0
+        silent = fault in ("answer lost", "statement late") or hangs
         server = [store.server]
 
         def arrive() -> None:
@@ -98,7 +100,7 @@ class Network:
             server[0] = store.server
             if fault == "statement waits for a lock":
                 self._gives_up(process, answer, TIMEOUT_SECONDS)
-                loop.later(0.1 + random() * 5.0, take_effect, known)
+                loop.later(0.1 + random() * 4.0, take_effect, known)
             else:
                 take_effect(known)
 

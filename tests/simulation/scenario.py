@@ -13,10 +13,10 @@ from random import Random
 ENGINES = ("mariadb", "postgresql", "postgresql ahead", "sqlite")
 """Dirty reads, holders of locks, the same reading ahead of an open transaction, or one writer."""
 
-LEASE_SECONDS = 4.0
-DEADLINE_SECONDS = 1.5
-STOP_SECONDS = 5.0
-BUSY_SECONDS = 9.0
+LEASE_SECONDS = 2.5
+DEADLINE_SECONDS = 1.0
+STOP_SECONDS = 4.0
+BUSY_SECONDS = 5.0
 """How long writers write and faults come."""
 
 FAULTS = {
@@ -26,8 +26,10 @@ FAULTS = {
     "crash after an ack": 3,
     "pause shorter than the lease": 2,
     "pause longer than the lease": 4,
-    "SIGTERM": 3,
+    "SIGTERM": 2,
+    "SIGTERM after an ack": 3,
     "join": 3,
+    "relay cut off from the database": 4,
     "database refuses": 1,
     "database hangs": 2,
     "database slow": 2,
@@ -110,6 +112,9 @@ class Scenario:
     sweep_rows: int
     topics: dict[str, int]
     lasting: str
+    """The fault that goes on in the first phase of the end."""
+    first_poll_seconds: float
+    few: bool
     writes: tuple[Write, ...]
     faults: tuple[Fault, ...]
 
@@ -125,6 +130,7 @@ def scenario(seed: int) -> Scenario:
     topics = {f"t{n}": r.choice((1, 1, 2, 3)) for n in range(r.choice((1, 2, 2, 3)))}
     chunk = r.choice((2, 4, 10, 20))
     size = r.choice((1, 1, 1, 2, 4))
+    faults = _faults(r, size)
     engine = r.choice(("mariadb", "mariadb", "mariadb", *ENGINES[1:]))
     return Scenario(
         seed=seed,
@@ -140,12 +146,16 @@ def scenario(seed: int) -> Scenario:
         sweep_rows=r.choice((3, 10, 100)),
         topics=topics,
         lasting=r.choice(("", "", "partition sick", "operator pauses a topic")),
-        writes=_writes(r, tuple(topics), size),
-        faults=_faults(r, size),
+        first_poll_seconds=r.choice((0.01, 0.05, 0.05)),
+        few=r.random() < 0.4,
+        writes=_writes(r, tuple(topics), size, [fault.at for fault in faults]),
+        faults=faults,
     )
 
 
-def _writes(r: Random, topics: tuple[str, ...], size: int) -> tuple[Write, ...]:
+def _writes(
+    r: Random, topics: tuple[str, ...], size: int, troubles: list[float]
+) -> tuple[Write, ...]:
     keys = [b"k%d" % n for n in range(r.randint(5, 5 + 3 * size))]
     # A hot key takes many of the rows.
     hot = r.choice(keys)
@@ -157,7 +167,9 @@ def _writes(r: Random, topics: tuple[str, ...], size: int) -> tuple[Write, ...]:
     burst = 0.0
     while rows < want or len(set(used)) < 5:
         if r.random() < 0.3:
-            burst = r.random() * BUSY_SECONDS * 0.9
+            # Much is written around the faults, and when the relays begin to share.
+            around = max(0.0, r.choice((0.8, *troubles)) + 0.3 * (r.random() - 0.6))
+            burst = r.choice((around, r.random() * BUSY_SECONDS * 0.9))
         plans = []
         for _ in range(r.choice((1, 1, 1, 2, 3, 8))):
             key: bytes | None = hot if r.random() < 0.3 else r.choice(keys)
@@ -190,7 +202,7 @@ def _faults(r: Random, size: int) -> tuple[Fault, ...]:
         Fault(
             kind=kind,
             at=0.2 + r.random() * (BUSY_SECONDS - 0.2),
-            seconds=r.choice((0.3, 1.0, 3.0)) * (0.5 + r.random()),
+            seconds=r.choice((0.3, 1.0, 1.0, 3.0, 6.0)) * (0.5 + r.random()),
             which=r.randrange(1000),
             more=r.random(),
         )

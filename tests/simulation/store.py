@@ -42,6 +42,8 @@ class SimulatedStore:
         self._locks = [asyncio.Lock() for _ in range(7)]
         self._under_way = 0
         self.term: TermSeen | None = None
+        self.asked_at = self._loop.time()
+        """When it last asked for a lease, or for more of it."""
 
     async def _ask(
         self,
@@ -58,6 +60,8 @@ class SimulatedStore:
         async with self._locks[channel]:
             answer: asyncio.Future[Any] = self._loop.create_future()
             self._under_way += 1
+            if name in ("acquire", "renew"):
+                self.asked_at = self._loop.time()
             try:
                 self._network.statement(self, name, channel, effect, first, answer)
                 return await answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from outbox_relay.relay.held import HeldKeys
@@ -11,7 +10,6 @@ from outbox_relay.relay.reading import Reading
 from outbox_relay.relay.term import TermRun
 from outbox_relay.store import ahead
 from outbox_relay.store.holders import Holders
-from tests.simulation.database import Database
 
 Patch = Any
 
@@ -142,74 +140,3 @@ def partitions_at_once(patch: Patch) -> None:
             route.partitions = type(route.partitions)(known)
 
     patch.setattr(Pauses, "_watch_partitions", watch)
-
-
-def skip_locked_by_row(patch: Patch) -> None:
-    """No lease: every relay reads the rows that no other has locked."""
-    leases = Database.__init__
-
-    def init(self: Database, *parts: Any) -> None:
-        leases(self, *parts)
-        patch.setattr(self.leases, "_lives", lambda lane: False)
-        patch.setattr(self.leases, "_take", lambda *_: None)
-        patch.setattr(self.leases, "require", lambda *_, **__: None)
-        patch.setattr(self.leases, "renew", lambda *_, **__: None)
-        patch.setattr(self.leases, "acquire", _everybody(self.leases))
-        self.locked = {}  # type: ignore[attr-defined]
-
-    def read(self: Database, plan: Any) -> Any:
-        rows = [s.row for s in self._matching(plan) if s.committed]
-        free = [row for row in rows if row.id not in self.locked][: plan.limit]  # type: ignore[attr-defined]
-        self.locked.update(dict.fromkeys(row.id for row in free))  # type: ignore[attr-defined]
-        return free
-
-    patch.setattr(Database, "__init__", init)
-    patch.setattr(Database, "read", read)
-
-
-def _everybody(leases: Any) -> Any:
-    from outbox_relay.relay.lease import ALL_LANES, Lease, Term
-
-    def acquire(owner: str, *, server: str, **terms: object) -> Lease:
-        nonce = f"nonce-{next(leases._nonces)}"
-        return Lease(term=Term(1, nonce, ALL_LANES), server=server, noted_id=0, crash_count=0)
-
-    return acquire
-
-
-def filtered_by_available_at(patch: Patch) -> None:
-    """A row without an ack is tried later by itself, and reads leave it out until then."""
-    from outbox_relay.relay import decide as decisions
-    from outbox_relay.relay.dispatch import Dispatcher
-    from outbox_relay.relay.outcomes import Unknown
-
-    page = Reading.page
-    attempt = Dispatcher._attempt
-
-    def later_page(self: Reading, plan: Any, rows: Any) -> Any:
-        fresh, peek = page(self, plan, rows)
-        later = getattr(type(self), "_later", {})
-        return [row for row in fresh if later.pop(row.event_id, 0) <= 0], peek
-
-    async def later_attempt(self: Dispatcher, route: Any, track: Any, batch: Any) -> Any:
-        outcome = await attempt(self, route, track, batch)
-        if isinstance(outcome, Unknown):
-            patch.setattr(Reading, "_later", {}, raising=False)
-            Reading._later.update(dict.fromkeys([r.event_id for r in batch.rows], 1))  # type: ignore[attr-defined]
-            self._reading.dropped([row.id for row in batch.rows])
-            return decisions.MarkProduced()
-        return outcome
-
-    original = Dispatcher._publish
-
-    async def publish(self: Dispatcher, route: Any, track: Any, batch: Any) -> bool:
-        while await self._may_publish():
-            outcome = await self._attempt(route, track, batch)
-            if isinstance(outcome, decisions.MarkProduced):
-                return True
-            return await original(self, route, track, replace(batch, rows=batch.rows))
-        return False
-
-    patch.setattr(Reading, "page", later_page)
-    patch.setattr(Dispatcher, "_attempt", later_attempt)
-    patch.setattr(Dispatcher, "_publish", publish)

@@ -1,0 +1,28 @@
+"""
+Deliberately wrong relays, each of which the oracle must find out. One that survives is a bug in these
+tests: the world is too kind to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.simulation import wrong_leases, wrong_publishing, wrong_reading
+
+Wrong = Callable[[Any], None]
+
+WRONG: dict[str, Wrong] = {
+    name: made
+    for module in (wrong_reading, wrong_publishing, wrong_leases)
+    for name, made in vars(module).items()
+    if getattr(made, "__module__", "") == module.__name__
+    and not name.startswith("_")
+    and callable(made)
+}
+"""By name."""
+
+
+def rule_of(name: str) -> str:
+    """What the wrong relay does, in a line."""
+    return " ".join((WRONG[name].__doc__ or "").split())
