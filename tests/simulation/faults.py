@@ -56,6 +56,8 @@ class Faults:
         world.trace("fault", "all end", f"but {lasting}" if lasting else "")
         for number in list(self._cures):
             self._end_one(number)
+        for relay in world.relays:
+            relay.crash_at_step = -1
         world.network.armed.clear()
         world.cluster.armed.clear()
         world.database.paused.clear()
@@ -333,6 +335,7 @@ class Faults:
 
 
 COUNTED_WHEN_MET = {
+    "crash",
     "crash at a statement",
     "crash after an ack",
     "SIGTERM after an ack",

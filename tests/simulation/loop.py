@@ -50,7 +50,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._begun: list[asyncio.Task[Any]] = []
         self.steps = 0
         self.world = Context()
-        self.on_crash: Callable[[Any], None] = lambda process: None
+        self.on_step: Callable[[Any], None] = lambda process: None
         self.failed: BaseException | None = None
         self.set_exception_handler(self._failed)
 
@@ -129,7 +129,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 process.steps += 1
                 handle._run()
                 if process.steps == process.crash_at_step:
-                    self.on_crash(process)
+                    self.on_step(process)
                 break
         self.steps += 1
         return True

@@ -148,7 +148,7 @@ class World:
         self.network.on_crash = self.crash
         self.cluster.on_crash = self.crash
         self.cluster.on_sigterm = self.leave
-        self.loop.on_crash = self.crash
+        self.loop.on_step = self._crash_between_steps
 
     def trace(self, who: str, *what: object) -> None:
         """Keep a line, if anybody wants it."""
@@ -226,6 +226,10 @@ class World:
             self.trace(relay.name, "is killed")
             self._lose(relay)
             self.loop.later(0.05 + self.random.random(), self.replace)
+
+    def _crash_between_steps(self, relay: Process) -> None:
+        self.hit["crash"] += 1
+        self.crash(relay)
 
     def _lose(self, relay: Process) -> None:
         terms = self._terms(relay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from outbox_relay.relay import reading
 from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.pauses import Pauses
 from outbox_relay.relay.reading import Reading
@@ -114,6 +115,11 @@ def forgets_at_the_commit(patch: Patch) -> None:
 def room_without_end(patch: Patch) -> None:
     """Rows are read however many are in flight."""
     patch.setattr(Reading, "room", lambda self: self.in_flight_rows)
+
+
+def reads_more_than_fits(patch: Patch) -> None:
+    """Of a read that may return rows in flight, all others are taken, however many they are."""
+    patch.setattr(reading, "fitting", lambda rows, wanted, in_flight: rows)
 
 
 def goes_on_during_a_read(patch: Patch) -> None:
