@@ -50,16 +50,18 @@ def id_ranges(ids: list[int]) -> tuple[tuple[tuple[int, int], ...], int]:
     return tuple(ranges), 0
 
 
-def fitting(rows: Sequence[Row], wanted: int, in_flight: Container[int]) -> Sequence[Row]:
+def fitting(
+    rows: Sequence[Row], wanted: int, in_flight: Container[int], left: Container[int]
+) -> Sequence[Row]:
     """
-    *rows* up to *wanted* that are not in flight. A read asks for more, by those in flight that it may
-    return; when others come first instead, there is no room for all of them.
+    *rows* up to *wanted* that are neither in flight nor *left* behind. A read asks for more, by those
+    that it may return; when others come first instead, there is no room for all of them.
     """
     if len(rows) <= wanted:
         return rows
     fresh = 0
     for index, row in enumerate(rows):
-        fresh += row.id not in in_flight
+        fresh += row.id not in in_flight and row.id not in left
         if fresh > wanted:
             return rows[:index]
     return rows

@@ -21,8 +21,8 @@ from tests.simulation.oracle import Call, Event, Oracle
 from tests.simulation.scenario import DEADLINE_SECONDS
 from tests.simulation.store import SimulatedStore
 
-METADATA_SECONDS = 0.8
-"""How long a client may not know of new partitions."""
+METADATA_SECONDS = 0.3
+"""How long a client may not know of new partitions, and brokers are slow while they move."""
 
 LARGE_BYTES = 4000
 
@@ -55,12 +55,15 @@ class Cluster:
         """Whether what was refused is taken from now on, as when a limit was raised."""
         self.armed: list[tuple[Process, str]] = []
         self.hit = hit
+        self.moving_until = 0.0
         self.on_crash: Callable[[Process], None] = lambda process: None
         self.on_sigterm: Callable[[Any], None] = lambda process: None
 
     def grow(self, topic: str, by: int) -> None:
         """More partitions."""
-        self.grown[topic] = (self.loop.time() + METADATA_SECONDS * self.random(), self.topics[topic])
+        now = self.loop.time()
+        self.grown[topic] = (now + METADATA_SECONDS * self.random(), self.topics[topic])
+        self.moving_until = now + METADATA_SECONDS
         self.topics[topic] += by
 
     def known(self, topic: str) -> int:
@@ -158,6 +161,8 @@ class SimulatedBroker:
         lost = fault == "request lost" or (cluster.hangs and random() < 0.5)
         silent = fault in ("ack lost", "append late") or cluster.hangs
         way = (0.0005 + 0.002 * random()) * cluster.slow
+        if loop.time() < cluster.moving_until:
+            way *= 40
         if fault == "append late":
             way = DEADLINE_SECONDS * (0.5 + 3.0 * random())
         elif silent:

@@ -198,7 +198,7 @@ class Oracle:
 
     def asked(self, limit: int, statements: int) -> None:
         """A relay reads up to *limit* rows, with so many *statements* under way."""
-        if limit > self._chunk_rows + self._in_flight_rows:
+        if limit > 2 * self._chunk_rows + self._in_flight_rows:
             self.broken("I10", f"a read asks for {limit} rows")
         if statements > 10:
             self.broken("I10", f"{statements} statements are under way at once")
