@@ -260,7 +260,7 @@ class Reading:
         if len(present) >= plan.limit:
             target = min(target, max(present))
         excess = len(new) + len(self.open_ids) - MAX_OPEN_IDS
-        if excess > 0:
+        if excess > 0 and new:
             kept = max(0, len(new) - excess)
             target = new[kept] - 1
             new = new[:kept]

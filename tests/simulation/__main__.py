@@ -18,7 +18,14 @@ from tests.simulation.scenario import FAULTS, scenario
 from tests.simulation.shrink import run, shrink, story
 from tests.simulation.wrong import WRONG, rule_of
 
-ALWAYS = ("rollback", "long transaction", "id not yet seen", "row large", "row invalid", "row unreadable")
+ALWAYS = (
+    "rollback",
+    "long transaction",
+    "id not yet seen",
+    "row large",
+    "row invalid",
+    "row unreadable",
+)
 
 
 def main() -> int:
@@ -28,9 +35,13 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--wrong", nargs="*", metavar="NAME", help="wrong relays; none named: all")
-    parser.add_argument("--until-caught", action="store_true", help="one seed that finds it out is enough")
+    parser.add_argument(
+        "--until-caught", action="store_true", help="one seed that finds it out is enough"
+    )
     parser.add_argument("--show", type=int, metavar="SEED", help="tell what happens in one seed")
-    parser.add_argument("--shrink", type=int, metavar="SEED", help="make a bad seed small and tell it")
+    parser.add_argument(
+        "--shrink", type=int, metavar="SEED", help="make a bad seed small and tell it"
+    )
     parser.add_argument("--keep", action="store_true", help="with --shrink: add it to the corpus")
     options = parser.parse_args()
     if options.show is not None:
@@ -70,7 +81,9 @@ def _print_table(tally: Tally, first: int, processes: int) -> None:
 
 def _wrong(names: list[str], options: argparse.Namespace) -> int:
     survivors = 0
-    print("| wrong relay | what it does | caught by | in seeds | first seed |\n|---|---|---|---|---|")
+    print(
+        "| wrong relay | what it does | caught by | in seeds | first seed |\n|---|---|---|---|---|"
+    )
     with ProcessPoolExecutor(options.processes) as pool:
         work = [
             pool.submit(hunt_slice, name, options.first, options.seeds, options.until_caught)

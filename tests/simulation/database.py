@@ -228,9 +228,7 @@ class Database:
         """Committed and pending among *ids*, or above *low* and without a row: PostgreSQL's view."""
         seen = {s.row.id for s in self._matching(plan) if s.committed}
         rows = self.rows
-        return [
-            i for i in ids if i in seen or (i > low and not (i in rows and rows[i].committed))
-        ]
+        return [i for i in ids if i in seen or (i > low and not (i in rows and rows[i].committed))]
 
     def payload(self, row_id: int) -> bytes | None:
         stored = self.rows.get(row_id)
@@ -246,9 +244,7 @@ class Database:
         rows, owner_of = self.rows, self.leases.owner_of
         return {i: owner_of(rows[i].row.lane) for i in ids if i in rows}
 
-    def mark(
-        self, ids: Sequence[int], term: Term, owners: dict[int, str], *, delete: bool
-    ) -> None:
+    def mark(self, ids: Sequence[int], term: Term, owners: dict[int, str], *, delete: bool) -> None:
         for stored in self.to_mark(ids):
             row_id = stored.row.id
             if not stored.committed:

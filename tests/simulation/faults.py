@@ -92,7 +92,9 @@ class Faults:
         kind, topic, partition = self._last
         world = self._world
         if kind == "partition sick" and world.cluster.topics[topic] > 1:
-            return self._not_held([e for e in events if not self._in_partition(e, topic, partition)])
+            return self._not_held(
+                [e for e in events if not self._in_partition(e, topic, partition)]
+            )
         return self._not_held([e for e in events if e.row.topic != topic])
 
     def _in_partition(self, event: Event, topic: str, partition: int) -> bool:
@@ -183,7 +185,9 @@ class Faults:
 
         return cure
 
-    _sigterm_after_an_ack = _crash_after_an_ack = _request_lost = _ack_lost = _append_late = _arm_batch
+    _sigterm_after_an_ack = _crash_after_an_ack = _request_lost = _ack_lost = _append_late = (
+        _arm_batch
+    )
 
     def _pause(self, fault: Fault) -> Cure | None | bool:
         relay, world = self._relay(fault), self._world

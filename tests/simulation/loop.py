@@ -172,7 +172,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 try:
                     coro.close()
                     break
-                except BaseException:  # noqa: BLE001, S112 - a `finally` that waits
+                except BaseException:  # noqa: BLE001 - a `finally` that waits
                     continue
         self._queue.clear()
         self._timers.clear()

@@ -147,4 +147,3 @@ class Network:
                 answer.set_exception(error)
 
         self.loop.later((0.0002 + 0.001 * self._random()) * self.slow, arrive)
-

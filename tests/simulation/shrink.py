@@ -90,20 +90,39 @@ def _without_rows(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _simpler(scenario: Scenario) -> Iterator[Scenario]:
-    for change in ({"relays": 2}, {"slots": 1}, {"lasting": ""}, {"hold_key": False}, {"few": False}):
+    for change in (
+        {"relays": 2},
+        {"slots": 1},
+        {"lasting": ""},
+        {"hold_key": False},
+        {"few": False},
+    ):
         candidate = replace(scenario, **change)  # type: ignore[arg-type]
         if candidate != scenario and scenario.relays >= 2:
             yield candidate
 
 
-NOISE = ("read", "max_id", "paused", "schema", "aged", "sample", "peek", "look", "renew", "dead_keys")
+NOISE = (
+    "read",
+    "max_id",
+    "paused",
+    "schema",
+    "aged",
+    "sample",
+    "peek",
+    "look",
+    "renew",
+    "dead_keys",
+)
 
 
 def story(scenario: Scenario) -> str:
     """What happens in it, without the statements that change nothing."""
     world = World(scenario, trace=True)
     found = world.run()
-    lines = [line for line in world.lines if not line.endswith(tuple(f" {n} arrives" for n in NOISE))]
+    lines = [
+        line for line in world.lines if not line.endswith(tuple(f" {n} arrives" for n in NOISE))
+    ]
     what = (
         f"seed {scenario.seed}, schedule {scenario.schedule}: {scenario.engine}, "
         f"max_active_relays {scenario.slots}, {'hold_key' if scenario.hold_key else 'skip'}, "

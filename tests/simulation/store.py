@@ -129,7 +129,9 @@ class SimulatedStore:
             self._server = lease.server
             self._ahead = Ahead(Holders(low=lease.noted_id))
             self.term = database.oracle.terms[lease.term.nonce]
-            self._connections = [c if i == LEASES else None for i, c in enumerate(self._connections)]
+            self._connections = [
+                c if i == LEASES else None for i, c in enumerate(self._connections)
+            ]
         return lease
 
     async def look(self, lease: Lease) -> Sharing:

@@ -307,7 +307,11 @@ class World:
                     return
             database.place(self._event(row_id, plan))
             ids.append(row_id)
-        self.trace(name, "inserts", [f"{i}:{p.topic}/{p.key!r}:{p.kind}" for i, p in zip(ids, write.rows, strict=True)])
+        self.trace(
+            name,
+            "inserts",
+            [f"{i}:{p.topic}/{p.key!r}:{p.kind}" for i, p in zip(ids, write.rows, strict=True)],
+        )
         if write.unseen:
             self.hit["id not yet seen"] += 1
         if write.open_for > 0.1:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.simulation import wrong_leases, wrong_publishing, wrong_reading
+from tests.unit import test_reading
 
 Wrong = Callable[[Any], None]
 
@@ -26,3 +27,9 @@ WRONG: dict[str, Wrong] = {
 def rule_of(name: str) -> str:
     """What the wrong relay does, in a line."""
     return " ".join((WRONG[name].__doc__ or "").split())
+
+
+NAMED: dict[str, Callable[[], None]] = {
+    "sweep_without_keyset": test_reading.test_the_sweep_pages_on_and_starts_again,
+}
+"""Those that only another test finds out: what they do wrong makes a delay here, and no harm."""

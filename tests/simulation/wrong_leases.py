@@ -130,7 +130,9 @@ def asks_the_schema_first(patch: Patch) -> None:
     def never(self: EventProducer) -> float:
         return float("-inf")
 
-    patch.setattr(EventProducer, "_schema_due", property(never, lambda self, at: None), raising=False)
+    patch.setattr(
+        EventProducer, "_schema_due", property(never, lambda self, at: None), raising=False
+    )
     patch.setattr(EventProducer, "_run", run)
 
 
@@ -170,7 +172,8 @@ def skip_locked_by_row(patch: Patch) -> None:
             rows = [
                 s.row
                 for s in database._matching(plan)
-                if s.committed and not (s.row.id in locks and locks[s.row.id].alive)
+                if (s.committed
+                and not (s.row.id in locks and locks[s.row.id].alive))
                 or locks.get(s.row.id) is process
             ][: plan.limit]
             locks.update(dict.fromkeys((row.id for row in rows), process))

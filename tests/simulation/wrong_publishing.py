@@ -166,7 +166,9 @@ def dead_letter_not_durable(patch: Patch) -> None:
 def mark_without_status(patch: Patch) -> None:
     """Marks test the term, and not that the row is pending."""
     patch.setattr(
-        Database, "to_mark", lambda self, ids: [self.rows[i] for i in dict.fromkeys(ids) if i in self.rows]
+        Database,
+        "to_mark",
+        lambda self, ids: [self.rows[i] for i in dict.fromkeys(ids) if i in self.rows],
     )
 
 
