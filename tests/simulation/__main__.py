@@ -14,7 +14,7 @@ import pytest
 
 from tests.simulation import corpus
 from tests.simulation.campaign import Tally, campaign, hunt_slice
-from tests.simulation.scenario import FAULTS, scenario
+from tests.simulation.scenario import FAULTS, OUTAGE, scenario
 from tests.simulation.shrink import run, shrink, story
 from tests.simulation.wrong import WRONG, rule_of
 
@@ -75,7 +75,7 @@ def _print_table(tally: Tally, first: int, processes: int) -> None:
     print(", ".join(f"{count:,} {name}" for name, count in sorted(tally.worlds.items())))
     print(f"seeds with fewer than 3 faults: {tally.few_faults}\n")
     print("| fault | times met |\n|---|---|")
-    for kind in (*FAULTS, *ALWAYS):
+    for kind in (*FAULTS, OUTAGE, *ALWAYS):
         print(f"| {kind} | {tally.hits[kind]:,} |")
 
 

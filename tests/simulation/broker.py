@@ -22,7 +22,10 @@ from tests.simulation.scenario import DEADLINE_SECONDS
 from tests.simulation.store import SimulatedStore
 
 METADATA_SECONDS = 0.3
-"""How long a client may not know of new partitions, and brokers are slow while they move."""
+"""How long a client may not know of new partitions."""
+
+MOVING_SECONDS = 1.0
+"""How long brokers are slow after that."""
 
 LARGE_BYTES = 4000
 
@@ -63,7 +66,7 @@ class Cluster:
         """More partitions."""
         now = self.loop.time()
         self.grown[topic] = (now + METADATA_SECONDS * self.random(), self.topics[topic])
-        self.moving_until = now + METADATA_SECONDS
+        self.moving_until = now + MOVING_SECONDS
         self.topics[topic] += by
 
     def known(self, topic: str) -> int:
@@ -162,7 +165,7 @@ class SimulatedBroker:
         silent = fault in ("ack lost", "append late") or cluster.hangs
         way = (0.0005 + 0.002 * random()) * cluster.slow
         if loop.time() < cluster.moving_until:
-            way *= 40
+            way *= 100
         if fault == "append late":
             way = DEADLINE_SECONDS * (0.5 + 3.0 * random())
         elif silent:

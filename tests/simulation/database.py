@@ -65,7 +65,7 @@ class Leases(MemoryLeases):
         return {lane: replace(row) for lane, row in self._rows.items()}
 
     def restore(self, rows: object) -> None:
-        self._rows = rows  # type: ignore[assignment]
+        self._rows = rows
 
 
 class Database:
@@ -75,7 +75,7 @@ class Database:
         self._loop = loop
         self.oracle = oracle
         self.clock = DatabaseClock(loop)
-        self.leases = Leases(self.clock)  # type: ignore[arg-type]
+        self.leases = Leases(self.clock)
         self.rows: dict[int, Stored] = {}
         self.pending: list[int] = []
         self.dead: list[int] = []
@@ -139,13 +139,13 @@ class Database:
     def promote(self, replica: tuple[object, ...]) -> int:
         """The replica takes over: later commits are lost, and their ids come back. How many."""
         rows, leases, paused = replica
-        lost = [stored for i, stored in self.rows.items() if i not in rows]  # type: ignore[operator]
+        lost = [stored for i, stored in self.rows.items() if i not in rows]
         oracle = self.oracle
         for stored in lost:
             if stored.status is not Status.DEAD and not stored.event.marked:
                 oracle.vanished(stored.event)
             stored.event.gone = True
-        self.rows = {i: s for i, s in rows.items() if not s.event.gone}  # type: ignore[attr-defined]
+        self.rows = {i: s for i, s in rows.items() if not s.event.gone}
         for stored in self.rows.values():
             event = stored.event
             if event.status is not stored.status:
@@ -158,7 +158,7 @@ class Database:
         self.dead = sorted(i for i, s in self.rows.items() if s.status is Status.DEAD)
         self.last_id = max(self.rows, default=0)
         self.leases.restore(leases)
-        self.paused = paused  # type: ignore[assignment]
+        self.paused = paused
         self.incarnation += 1
         self.open_transactions.clear()
         return len(lost)
@@ -171,7 +171,7 @@ class Database:
 
     def acquire(self, owner: str, **terms: object) -> Lease | None:
         before = self.leases.owners_by_lane()
-        lease = self.leases.acquire(owner, server=self.server, **terms)  # type: ignore[arg-type]
+        lease = self.leases.acquire(owner, server=self.server, **terms)
         if lease is not None:
             self._took(TermSeen(lease.term.nonce, owner), before)
         return lease

@@ -195,6 +195,7 @@ class Faults:
             return False
         relay.frozen = True
         relay.stood_still_at = world.loop.time()
+        world._unclean(relay)
         world.oracle.stalled(world._terms(relay))
 
         def wake() -> None:

@@ -277,9 +277,8 @@ class Oracle:
             term.overtaken |= overtaken
 
     def stalled(self, terms: Iterable[TermSeen]) -> None:
-        """The processes of *terms* stand still: what they have under way is out of their hands."""
+        """The processes of *terms* stand still, or are gone: what is under way is out of their hands."""
         for term in terms:
-            term.unclean = True
             for call in self.calls:
                 call.stalled |= call.term is term
 

@@ -19,6 +19,8 @@ STOP_SECONDS = 4.0
 BUSY_SECONDS = 5.0
 """How long writers write and faults come."""
 
+OUTAGE = "stop while nothing answers"
+
 FAULTS = {
     # kind: weight
     "crash": 5,
@@ -132,6 +134,8 @@ def scenario(seed: int) -> Scenario:
     size = r.choice((1, 1, 1, 2, 4))
     faults = _faults(r, size)
     engine = r.choice(("mariadb", "mariadb", "mariadb", *ENGINES[1:]))
+    lasting = r.choice(("", "", "partition sick", "operator pauses a topic", OUTAGE))
+    troubles = [fault.at for fault in faults] + [BUSY_SECONDS] * (lasting == OUTAGE)
     return Scenario(
         seed=seed,
         schedule=seed,
@@ -145,10 +149,10 @@ def scenario(seed: int) -> Scenario:
         batch_bytes=r.choice((600, 2000, 10_000)),
         sweep_rows=r.choice((3, 10, 100)),
         topics=topics,
-        lasting=r.choice(("", "", "partition sick", "operator pauses a topic")),
+        lasting=lasting,
         first_poll_seconds=r.choice((0.01, 0.05, 0.05)),
         few=r.random() < 0.4,
-        writes=_writes(r, tuple(topics), size, [fault.at for fault in faults]),
+        writes=_writes(r, tuple(topics), size, troubles),
         faults=faults,
     )
 

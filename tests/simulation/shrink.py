@@ -97,7 +97,7 @@ def _simpler(scenario: Scenario) -> Iterator[Scenario]:
         {"hold_key": False},
         {"few": False},
     ):
-        candidate = replace(scenario, **change)  # type: ignore[arg-type]
+        candidate = replace(scenario, **change)
         if candidate != scenario and scenario.relays >= 2:
             yield candidate
 

@@ -6,6 +6,7 @@ effect there at some instant, and whose answer travels back. Either way may fail
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from tests.simulation.database import Database
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import Network
 from tests.simulation.oracle import TermSeen
+
+MOST_IN_VAIN = 300
+"""Reads in a second that bring no row that was not read before. Each pass over a backlog has some."""
 
 READS, DIRTY, MARKS, MORE_MARKS, LEASES, SAMPLES, PURGES = range(7)
 ENDS = (LeaseLost, SchemaMismatch)
@@ -42,6 +46,8 @@ class SimulatedStore:
         self._locks = [asyncio.Lock() for _ in range(7)]
         self._under_way = 0
         self.term: TermSeen | None = None
+        self._seen: set[int] = set()
+        self._in_vain: deque[float] = deque()
         self.asked_at = self._loop.time()
         """When it last asked for a lease, or for more of it."""
 
@@ -135,15 +141,13 @@ class SimulatedStore:
         return lease
 
     async def look(self, lease: Lease) -> Sharing:
-        return await self._ask("look", LEASES, lambda: self._database.look(lease))  # type: ignore[no-any-return]
+        return await self._ask("look", LEASES, lambda: self._database.look(lease))
 
     async def take(
         self, lease: Lease, lanes: frozenset[int], *, lease_seconds: float
     ) -> frozenset[int]:
         database = self._database
-        return await self._ask(  # type: ignore[no-any-return]
-            "take", LEASES, lambda: database.take(lease, lanes, lease_seconds)
-        )
+        return await self._ask("take", LEASES, lambda: database.take(lease, lanes, lease_seconds))
 
     async def give(self, lease: Lease, lanes: frozenset[int]) -> None:
         await self._ask("give", LEASES, lambda: self._database.leases.give(lease, lanes))
@@ -168,14 +172,24 @@ class SimulatedStore:
     async def read(self, plan: ReadPlan) -> list[Row]:
         self._ahead.reads()
         self._database.oracle.asked(plan.limit, self._under_way)
-        return await self._ask("read", READS, lambda: self._database.read(plan))  # type: ignore[no-any-return]
+        rows: list[Row] = await self._read(plan)
+        ids = {row.id for row in rows}
+        if ids <= self._seen:
+            self._in_vain.append(self._loop.time())
+            if len(self._in_vain) > MOST_IN_VAIN and self._in_vain.popleft() > self._loop.time() - 1:
+                self._database.oracle.broken("I10", f"{self._process.name} reads without a rest")
+        self._seen |= ids
+        return rows
+
+    async def _read(self, plan: ReadPlan) -> list[Row]:
+        return await self._ask("read", READS, lambda: self._database.read(plan))
 
     async def uncommitted_ids(self, plan: ReadPlan) -> list[int]:
         if self._holders:
             return await self._maybe_open(plan)
         if not self._dirty:
             return []
-        return await self._ask("peek", DIRTY, lambda: self._database.uncommitted_ids(plan))  # type: ignore[no-any-return]
+        return await self._ask("peek", DIRTY, lambda: self._database.uncommitted_ids(plan))
 
     async def _maybe_open(self, plan: ReadPlan) -> list[int]:
         """As SqlStore's, which asks with the statements of `AheadStatements`."""
@@ -192,9 +206,7 @@ class SimulatedStore:
 
     async def _peek(self, plan: ReadPlan, ids: Sequence[int]) -> list[int]:
         low = self._ahead.low
-        return await self._ask(  # type: ignore[no-any-return]
-            "peek", DIRTY, lambda: self._database.maybe_open(plan, ids, low)
-        )
+        return await self._ask("peek", DIRTY, lambda: self._database.maybe_open(plan, ids, low))
 
     async def max_id(self, *, at_least: int = 0) -> int:
         database = self._database
@@ -202,10 +214,10 @@ class SimulatedStore:
             seen = await self._ask("max_id", DIRTY, lambda: database.holders(at_least))
             return self._ahead.noted(*seen)
         seen = database.max_id if self._dirty else database.max_committed_id
-        return await self._ask("max_id", DIRTY, lambda: seen(at_least))  # type: ignore[no-any-return]
+        return await self._ask("max_id", DIRTY, lambda: seen(at_least))
 
     async def payload(self, row_id: int) -> bytes | None:
-        return await self._ask("payload", READS, lambda: self._database.payload(row_id))  # type: ignore[no-any-return]
+        return await self._ask("payload", READS, lambda: self._database.payload(row_id))
 
     # Marking
 
@@ -238,21 +250,21 @@ class SimulatedStore:
     # Beside it
 
     async def paused_topics(self) -> frozenset[str]:
-        return await self._ask("paused", DIRTY, lambda: frozenset(self._database.paused))  # type: ignore[no-any-return]
+        return await self._ask("paused", DIRTY, lambda: frozenset(self._database.paused))
 
     async def dead_keys(self, *, limit: int) -> DeadKeys:
-        return await self._ask("dead_keys", SAMPLES, lambda: self._database.dead_keys(limit))  # type: ignore[no-any-return]
+        return await self._ask("dead_keys", SAMPLES, lambda: self._database.dead_keys(limit))
 
     async def sample(self, *, cap: int) -> Backlog:
-        return await self._ask("sample", SAMPLES, lambda: self._database.sample(cap))  # type: ignore[no-any-return]
+        return await self._ask("sample", SAMPLES, lambda: self._database.sample(cap))
 
     async def aged(self, plan: PurgePlan) -> list[Aged]:
-        return await self._ask("aged", PURGES, lambda: self._database.aged(plan))  # type: ignore[no-any-return]
+        return await self._ask("aged", PURGES, lambda: self._database.aged(plan))
 
     async def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
         if self._holders:
             self._ahead.deletes(ids)
-        return await self._ask("purge", PURGES, lambda: self._database.purge(ids, plan, term))  # type: ignore[no-any-return]
+        return await self._ask("purge", PURGES, lambda: self._database.purge(ids, plan, term))
 
     async def close(self) -> None:
         self._connections = [None] * 7

@@ -32,6 +32,7 @@ from tests.simulation.scenario import (
     BUSY_SECONDS,
     DEADLINE_SECONDS,
     LEASE_SECONDS,
+    OUTAGE,
     STOP_SECONDS,
     RowPlan,
     Scenario,
@@ -383,13 +384,41 @@ class World:
             loop.later(0.3 * n * self.random.random(), self.start)
         if not self._steps_until(lambda: loop.time() >= BUSY_SECONDS):
             return
-        faults.end(lasting=scenario.lasting)
+        if scenario.lasting == OUTAGE:
+            if not self._stop_in_an_outage():
+                return
+            faults.end(lasting="")
+        else:
+            faults.end(lasting=scenario.lasting)
         if not self._settles(lambda: faults.blocked(self.oracle.unfinished())):
             return
         faults.end(lasting="")
         if not self._settles(faults.clear_dead_letters):
             return
         self._close()
+
+    def _stop_in_an_outage(self) -> bool:
+        """Everybody gets SIGTERM while nothing answers; then others start, and all is well."""
+        loop, network, cluster = self.loop, self.network, self.cluster
+        cluster.slow = 30.0
+        self.everyone_in_trouble()
+        self.closing = True
+        if not self._steps_until(lambda: loop.time() >= BUSY_SECONDS + 0.3):
+            return False
+        self.trace("fault", OUTAGE)
+        self.hit[OUTAGE] += 1
+        network.hangs = True
+        cluster.hangs = self.random.random() < 0.5
+        self.everyone_in_trouble()
+        some = [relay for relay in self.living() if not relay.frozen]
+        for relay in some:
+            self.stop(relay)
+        if not self._steps_until(lambda: not any(relay.alive for relay in some)):
+            return False
+        network.hangs = cluster.hangs = self.closing = False
+        cluster.slow = 1.0
+        self.everyone_in_trouble()
+        return True
 
     def _close(self) -> None:
         """Every relay stops, with nothing in its way."""
@@ -408,7 +437,7 @@ class World:
         if kept and self.oracle.violation is None:
             self.oracle.broken("I9", "lanes are not handed back")
 
-    def _steps_until(self, done) -> bool:  # type: ignore[no-untyped-def]
+    def _steps_until(self, done) -> bool:
         loop, oracle = self.loop, self.oracle
         while not done():
             for _ in range(5):
@@ -421,7 +450,7 @@ class World:
                 return False
         return True
 
-    def _settles(self, left) -> bool:  # type: ignore[no-untyped-def]
+    def _settles(self, left) -> bool:
         """Whether nothing is *left* soon."""
         deadline = self.loop.time() + SETTLE_SECONDS
         look_at = 0.0

@@ -79,7 +79,7 @@ def renews_what_was_taken(patch: Patch) -> None:
                 row = leases._rows[lane]
                 row.nonce, row.expires_at = lease.term.nonce, self.clock.now() + lease_seconds
 
-        leases.renew = renew  # type: ignore[method-assign,assignment]
+        leases.renew = renew
 
     patch.setattr(Database, "__init__", init)
 
@@ -103,7 +103,7 @@ def takes_what_is_held(patch: Patch) -> None:
     def init(self: Database, *parts: Any) -> None:
         original(self, *parts)
         lives = self.leases._lives
-        self.leases._lives = lambda lane: lane >= 64 and lives(lane)  # type: ignore[method-assign]
+        self.leases._lives = lambda lane: lane >= 64 and lives(lane)
 
     patch.setattr(Database, "__init__", init)
 
@@ -160,20 +160,19 @@ def skip_locked_by_row(patch: Patch) -> None:
             self.oracle.terms[nonce] = TermSeen(nonce, owner, overtaken=True)
             return Lease(term=Term(1, nonce, ALL_LANES), server=server, noted_id=0, crash_count=0)
 
-        leases.acquire = acquire  # type: ignore[method-assign,assignment]
-        leases.require = leases.renew = lambda *_, **__: None  # type: ignore[method-assign,assignment]
-        self.locks: dict[int, Process] = {}  # type: ignore[attr-defined]
+        leases.acquire = acquire
+        leases.require = leases.renew = lambda *_, **__: None
+        self.locks: dict[int, Process] = {}
 
     async def read(self: SimulatedStore, plan: Any) -> Any:
         database, process = self._database, self.process
 
         def effect() -> Any:
-            locks = database.locks  # type: ignore[attr-defined]
+            locks = database.locks
             rows = [
                 s.row
                 for s in database._matching(plan)
-                if (s.committed
-                and not (s.row.id in locks and locks[s.row.id].alive))
+                if (s.committed and not (s.row.id in locks and locks[s.row.id].alive))
                 or locks.get(s.row.id) is process
             ][: plan.limit]
             locks.update(dict.fromkeys((row.id for row in rows), process))
@@ -182,7 +181,7 @@ def skip_locked_by_row(patch: Patch) -> None:
         return await self._ask("read", READS, effect)
 
     patch.setattr(Database, "__init__", init)
-    patch.setattr(SimulatedStore, "read", read)
+    patch.setattr(SimulatedStore, "_read", read)
     patch.setattr(Oracle, "_fenced", lambda *_: None)
 
 

@@ -119,7 +119,27 @@ def room_without_end(patch: Patch) -> None:
 
 def reads_more_than_fits(patch: Patch) -> None:
     """Of a read that may return rows in flight, all others are taken, however many they are."""
-    patch.setattr(reading, "fitting", lambda rows, wanted, in_flight: rows)
+    patch.setattr(reading, "fitting", lambda rows, wanted, in_flight, left: rows)
+
+
+def parked_rows_fill_the_page(patch: Patch) -> None:
+    """Rows that were read and cannot go are read again and again while the cursor waits."""
+
+    def dispatched(self: Reading, rows: Any) -> None:
+        self.open_ids.difference_update([row.id for row in rows])
+
+    patch.setattr(Reading, "dispatched", dispatched)
+
+
+def key_goes_on_unnoticed(patch: Patch) -> None:
+    """A key that goes on as lanes are gained is not read from its first row."""
+    original = HeldKeys.reload
+
+    async def reload(self: HeldKeys) -> bool:
+        await original(self)
+        return False
+
+    patch.setattr(HeldKeys, "reload", reload)
 
 
 def goes_on_during_a_read(patch: Patch) -> None:
