@@ -176,7 +176,10 @@ class SimulatedStore:
         ids = {row.id for row in rows}
         if ids <= self._seen:
             self._in_vain.append(self._loop.time())
-            if len(self._in_vain) > MOST_IN_VAIN and self._in_vain.popleft() > self._loop.time() - 1:
+            if (
+                len(self._in_vain) > MOST_IN_VAIN
+                and self._in_vain.popleft() > self._loop.time() - 1
+            ):
                 self._database.oracle.broken("I10", f"{self._process.name} reads without a rest")
         self._seen |= ids
         return rows

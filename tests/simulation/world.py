@@ -390,10 +390,11 @@ class World:
             faults.end(lasting="")
         else:
             faults.end(lasting=scenario.lasting)
-        if not self._settles(lambda: faults.blocked(self.oracle.unfinished())):
+        promise = "I7" if scenario.lasting else "I2"
+        if not self._settles(lambda: faults.blocked(self.oracle.unfinished()), promise):
             return
         faults.end(lasting="")
-        if not self._settles(faults.clear_dead_letters):
+        if not self._settles(faults.clear_dead_letters, "I2"):
             return
         self._close()
 
@@ -450,7 +451,7 @@ class World:
                 return False
         return True
 
-    def _settles(self, left) -> bool:
+    def _settles(self, left, promise: str) -> bool:
         """Whether nothing is *left* soon."""
         deadline = self.loop.time() + SETTLE_SECONDS
         look_at = 0.0
@@ -470,6 +471,6 @@ class World:
         if waiting:
             row = waiting[0].row
             text = f"{len(waiting)} rows wait for ever, the first is {row.id} of {row.topic}/{row.key!r}"
-            self.oracle.broken("I2", text)
+            self.oracle.broken(promise, text)
             return False
         return True
