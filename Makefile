@@ -12,11 +12,11 @@ INPUTS := pyproject.toml constraints.txt hatch_build.py outbox_relay/_native.c
 TWO := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos demo bench bench-install bench-rivals wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos simulate simulate-wrong demo bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-13s %s\n' "$$name" "$$text"; done
+		printf '  make %-15s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.dev ## create .venv with everything a developer needs
 
@@ -44,6 +44,15 @@ services: $(VENV)/.dev
 
 chaos: $(VENV)/.dev services ## relays that come and go under load, five minutes each on MariaDB and PostgreSQL
 	CHAOS_SECONDS=300 NO_SKIPS=1 $(BIN)/python -m pytest tests/acceptance/test_several_relays.py -q --timeout 900
+
+SEEDS ?= 1000
+FIRST ?= 0
+
+simulate: $(VENV)/.dev ## the relay in simulated worlds: make simulate SEEDS=100000 FIRST=0
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
+simulate-wrong: $(VENV)/.dev ## wrong relays in the same worlds: each must be found out
+	$(BIN)/python -m tests.simulation --wrong --until-caught --seeds $(SEEDS) --first $(FIRST)
 
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo

@@ -67,12 +67,16 @@ class HeldKeys:
             before = self._given_up
             self._answer = await self._around.store.dead_keys(limit=MOST_DEAD_LETTERS), before
 
-    async def reload(self) -> None:
-        """Ask the store before rows of lanes are read that another relay had."""
-        if self.is_on:
-            await self.refresh()
-            self.loaded = False
-            self.tick(pass_done=True)
+    async def reload(self) -> bool:
+        """
+        Ask the store before rows of lanes are read that another relay had. Whether a row may go on, as
+        `tick` says it.
+        """
+        if not self.is_on:
+            return False
+        await self.refresh()
+        self.loaded = False
+        return self.tick(pass_done=True)
 
     def tick(self, *, pass_done: bool) -> bool:
         """

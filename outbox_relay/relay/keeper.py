@@ -137,6 +137,12 @@ class Keeper:
         around.observer.timed("lease", around.clock.now() - started)
         if holding.giving or self._handing_back or self._stopping:
             return
+        stray = sharing.own - holding.lease.lanes
+        if stray:
+            # Taken by a statement whose answer was lost. Each renewal keeps them, so nobody else could
+            # ever read their rows.
+            self._took(stray)
+            return
         held = len(holding.lanes)
         excess = -share(held=held, members=sharing.members, rank=sharing.rank)
         if excess > 0:
@@ -157,10 +163,13 @@ class Keeper:
             around.lease, wanted, lease_seconds=around.options.lease_seconds
         )
         if lanes:
-            self._holding.took(lanes)
-            self.gained |= lanes
-            around.observer.log("lanes_taken", lanes=len(lanes))
-            around.hinted.set()
+            self._took(lanes)
+
+    def _took(self, lanes: frozenset[int]) -> None:
+        self._holding.took(lanes)
+        self.gained |= lanes
+        self._around.observer.log("lanes_taken", lanes=len(lanes))
+        self._around.hinted.set()
 
     async def _give_back(self) -> None:
         """Hand back the lanes of which nothing is under way any more."""

@@ -56,13 +56,15 @@ class Sharing:
     """
     How the lanes are shared now: among `members` active relays, of which this one is number `rank`.
 
-    `handed_back` lanes are free; those in `run_out` had an owner whose lease has ended.
+    `handed_back` lanes are free; those in `run_out` had an owner whose lease has ended. `own` are those
+    of whoever asks, as the database has it.
     """
 
     members: int
     rank: int
     handed_back: frozenset[int]
     run_out: frozenset[int]
+    own: frozenset[int] = frozenset()
 
 
 def share(*, held: int, members: int, rank: int) -> int:

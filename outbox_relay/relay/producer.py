@@ -194,6 +194,9 @@ class EventProducer:
                 await self._clock.wait(self._stop, SCHEMA_RETRY_SECONDS)
             except (LeaseLost, ServerChanged) as error:
                 self._observer.log("term_over", error=str(error))
+                # The tables are looked at in the next term: before it the store still knows the old
+                # server, would refuse the new one for ever, and no term would ever begin.
+                self._schema_due = self._clock.now() + STANDBY_SCHEMA_SECONDS
                 await self._clock.wait(self._stop, self._random.random())
             except StoreUnavailable as error:
                 failures += 1

@@ -32,13 +32,14 @@ Pure: time comes in as an argument.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from outbox_relay.relay.lease import ALL_LANES
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
-from outbox_relay.relay.window import Window, id_ranges
+from outbox_relay.relay.window import Window, fitting, id_ranges
 from outbox_relay.schema import LANES
 
 NOTE_SECONDS = 1.0
@@ -74,12 +75,16 @@ class Reading:
     _turn_of_gained: bool = False
     window: Window = field(default_factory=Window)
     _read_from: int = 0
+    _wanted: int = sys.maxsize
     _more: bool = False
     _pass_to: int = 0
     _notes: deque[tuple[float, int]] = field(default_factory=deque)
     _noted_at: float | None = None
     _settled: list[int] = field(default_factory=list)
     _sweep_from: int = 0
+    _late_upto: int | None = None
+    _left: set[int] = field(default_factory=set)
+    """Ids above the cursor that were read and that cannot go for now. `rewind` finds them again."""
     _page_ids: frozenset[int] = frozenset()
 
     # What was given out
@@ -90,6 +95,7 @@ class Reading:
             # The table was emptied or restored: ids above may be given out again.
             self.safe = max_id
             self.cursor = min(self.cursor, max_id)
+            self._left.clear()
         if self._noted_at is not None and (silent := now - self._noted_at - NOTE_SECONDS) > 0.5:
             # The database stood still, and with it whoever held an id: that time does not count.
             self._notes = deque((at + silent, noted) for at, noted in self._notes)
@@ -144,15 +150,19 @@ class Reading:
             self._common._advance_safe(now)
             self.safe, self.skip_topics = self._common.safe, self._common.skip_topics
         self.cursor = min(self.cursor, self.safe)
-        ahead = self.in_flight.keys()
-        skip_ids, skipped = id_ranges(sorted([i for i in ahead if i > self.cursor]))
+        if self._left:
+            self._left = {i for i in self._left if i > self.cursor}
+        ahead = [i for i in self.in_flight if i > self.cursor]
+        skip_ids, skipped = id_ranges(sorted({*ahead, *self._left} if self._left else ahead))
+        skipped = min(skipped, len(ahead) + self.chunk_rows)
         # The cursor stands still at a large transaction: those behind it are read all the same.
         upto = self.safe if self._at_a_wall() else self.cursor + self.window.ids
         self._read_from = self.cursor
+        self._wanted = min(self.chunk_rows, self._fitting())
         return ReadPlan(
             after_id=self.cursor,
             open_ids=frozenset(self.open_ids),
-            limit=min(self.chunk_rows, self._fitting()) + skipped,
+            limit=self._wanted + skipped,
             upto_id=upto if upto < self.safe else self._end(),
             skip_topics=self.skip_topics,
             skip_ids=skip_ids,
@@ -190,12 +200,14 @@ class Reading:
         What *rows*, the answer to *plan*, mean: the rows not seen before, oldest first, and the
         range to read once more for open ids before the cursor may pass it, if there is one.
         """
-        in_flight = self.in_flight
+        in_flight, left = self.in_flight, self._left
+        kept = fitting(rows, self._wanted, in_flight, left)
+        full = len(rows) >= plan.limit or len(kept) < len(rows)
+        rows = kept
         if rows:
             common = self._common or self
             common.largest_read = max(common.largest_read, rows[-1].id)
-        fresh = [row for row in rows if row.id not in in_flight]
-        full = len(rows) >= plan.limit
+        fresh = [row for row in rows if row.id not in in_flight and row.id not in left]
         self._more = full and bool(fresh)
         end = rows[-1].id if full and rows else plan.upto_id
         target = self.safe if end is None else min(end, self.safe)
@@ -216,10 +228,12 @@ class Reading:
         """
         if self.open_ids:
             self.open_ids.difference_update([row.id for row in rows])
+        # Above `safe` each read starts again at the cursor. Rows that are parked must not fill it.
+        self._left.update([row.id for row in rows if row.id not in self.in_flight])
 
     def _peek(self, target: int) -> ReadPlan:
-        known = sorted([i for i in self._page_ids | self.in_flight.keys() if i > self.cursor])
-        skip_ids, more = id_ranges(known)
+        known = self._page_ids | self._left | self.in_flight.keys()
+        skip_ids, more = id_ranges(sorted([i for i in known if i > self.cursor]))
         return ReadPlan(
             after_id=self.cursor,
             upto_id=target,
@@ -245,12 +259,13 @@ class Reading:
         """
         present = set(ids)
         self.open_ids.intersection_update(present)
-        new = sorted(present - self._page_ids - self.in_flight.keys() - self.open_ids)
+        known = self._page_ids | self._left | self.open_ids
+        new = sorted(present - known - self.in_flight.keys())
         target = plan.upto_id or 0
         if len(present) >= plan.limit:
             target = min(target, max(present))
         excess = len(new) + len(self.open_ids) - MAX_OPEN_IDS
-        if excess > 0:
+        if excess > 0 and new:
             kept = max(0, len(new) - excess)
             target = new[kept] - 1
             new = new[:kept]
@@ -298,6 +313,7 @@ class Reading:
         self._pass_to = self.safe
         self._sweep_from = 0
         self.open_ids.clear()
+        self._left.clear()
         self.caught_up = self.at_the_end = False
         if self.gained is not None:
             self.gained.rewind()
@@ -312,24 +328,27 @@ class Reading:
         if self.cursor <= self._sweep_from or not self.room():
             self._sweep_from = 0
             return None
+        self._wanted = min(limit, self._fitting())
         return ReadPlan(
             after_id=self._sweep_from,
             upto_id=min(self.cursor, self._sweep_from + self.window.ids),
             open_ids=frozenset(),
-            limit=min(limit, self._fitting())
+            limit=self._wanted
             + sum(1 for row_id in self.in_flight if self._sweep_from < row_id <= self.cursor),
             skip_topics=self.skip_topics,
             lanes=self.lanes,
         )
 
     def late(self, rows: Sequence[Row]) -> list[Row]:
-        """The late rows among *rows*. Open ids are left to the forward read, which keeps order."""
-        return [row for row in rows if row.id not in self.in_flight and row.id not in self.open_ids]
+        """The late rows among *rows*, as far as there is room. Open ids are left to the forward read."""
+        kept = fitting(rows, self._wanted, self.in_flight, ())
+        self._late_upto = kept[-1].id if len(kept) < len(rows) else None
+        return [row for row in kept if row.id not in self.in_flight and row.id not in self.open_ids]
 
     def swept_to(self, plan: ReadPlan, rows: Sequence[Row]) -> None:
         """The late rows among *rows*, the answer to *plan*, are on their tracks."""
         full = len(rows) >= plan.limit
-        end = rows[-1].id if full and rows else plan.upto_id or 0
+        end = self._late_upto or (rows[-1].id if full and rows else plan.upto_id or 0)
         self._sweep_from = end if end < self.cursor else 0
 
     # Lanes
@@ -382,4 +401,5 @@ class Reading:
         return self.cursor > 0 or self.at_the_end
 
     def _read_lanes(self, lanes: frozenset[int]) -> None:
+        self._left.clear()
         self.lanes = ALL_LANES if lanes == ALL_LANES else lanes

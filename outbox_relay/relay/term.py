@@ -226,9 +226,12 @@ class TermRun:
         """Begin to read lanes that came during the term."""
         if self._keeper.gained:
             # What the last owner gave up of them holds up keys: known before their first row.
-            await self._dispatcher.held.reload()
+            goes_on = await self._dispatcher.held.reload()
             lanes, self._keeper.gained = self._keeper.gained, frozenset()
             self.reading.gain(lanes & self._around.holding.lanes)
+            if goes_on:
+                # The cursor has passed rows of that key: the first of them comes first.
+                self.reading.rewind()
 
     async def _all_drained(self) -> bool:
         """Whether the lanes of others are empty too."""

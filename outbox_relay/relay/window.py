@@ -11,8 +11,11 @@ Pure: time comes in as an argument.
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from outbox_relay.relay.ports import Row
 
 LEAST_IDS: Final = 10_000
 FIRST_IDS: Final = 50_000
@@ -45,6 +48,23 @@ def id_ranges(ids: list[int]) -> tuple[tuple[tuple[int, int], ...], int]:
     if first >= 0:
         ranges.append((first, last))
     return tuple(ranges), 0
+
+
+def fitting(
+    rows: Sequence[Row], wanted: int, in_flight: Container[int], left: Container[int]
+) -> Sequence[Row]:
+    """
+    *rows* up to *wanted* that are neither in flight nor *left* behind. A read asks for more, by those
+    that it may return; when others come first instead, there is no room for all of them.
+    """
+    if len(rows) <= wanted:
+        return rows
+    fresh = 0
+    for index, row in enumerate(rows):
+        fresh += row.id not in in_flight and row.id not in left
+        if fresh > wanted:
+            return rows[:index]
+    return rows
 
 
 @dataclass(slots=True)

@@ -181,7 +181,8 @@ class Leases:
         """See Store."""
         rows = (await self._channel.execute(self.sql.rows)).rows
         nonce = lease.term.nonce
-        self._require(lease, {lane for lane, whose, _ in rows if whose == nonce})
+        held = {lane for lane, whose, _ in rows if whose == nonce}
+        self._require(lease, held)
         living = sorted(lane for lane, _, lives in rows if lives and lane >= LANES)
         own = next(lane for lane, whose, _ in rows if whose == nonce and lane >= LANES)
         free = [(lane, whose) for lane, whose, lives in rows if not lives and lane < LANES]
@@ -190,6 +191,7 @@ class Leases:
             rank=sum(lane < own for lane in living),
             handed_back=frozenset([lane for lane, whose in free if not whose]),
             run_out=frozenset([lane for lane, whose in free if whose not in ("", nonce)]),
+            own=frozenset(held & ALL_LANES),
         )
 
     def _require(self, lease: Lease, held: set[int]) -> None:

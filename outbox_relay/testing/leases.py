@@ -102,6 +102,7 @@ class MemoryLeases:
             rank=sum(lane < own for lane in living),
             handed_back=frozenset([lane for lane in free if not whose[lane]]),
             run_out=frozenset([lane for lane in free if whose[lane] not in ("", nonce)]),
+            own=self._of(nonce) & ALL_LANES if nonce else frozenset(),
         )
 
     def look(self, lease: Lease) -> Sharing:

@@ -93,6 +93,7 @@ async def test_a_look_tells_how_many_are_active_and_what_is_free(world):
     assert (sharing.members, sharing.rank) == (2, 1)
     assert sharing.handed_back == some
     assert sharing.run_out == frozenset()
+    assert sharing.own == second.lanes
 
     world.end_lease()
     await other.renew(second, noted_id=0, lease_seconds=15)

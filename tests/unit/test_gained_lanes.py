@@ -79,6 +79,25 @@ def test_gained_lanes_join_when_they_have_come_to_the_end(reading):
     assert step(reading).after_id == 100
 
 
+def test_more_open_ids_of_both_than_the_limit_hold_the_cursor_and_nothing_else(
+    reading, monkeypatch
+):
+    """
+    I10. Each had as many as one may have. The next look finds no new one.
+    """
+    monkeypatch.setattr("outbox_relay.relay.reading.MAX_OPEN_IDS", 3)
+    reading.open_ids = {88, 89, 90}
+    reading.gain(frozenset({2}))
+    step(reading, uncommitted=(40, 41))
+    step(reading)
+    step(reading)
+    assert reading.open_ids == {40, 41, 88, 89, 90}
+
+    reading.peeked(reading.peek_open(), reading.open_ids)
+
+    assert reading.open_ids == {40, 41, 88, 89, 90}
+
+
 def test_the_room_is_common(reading):
     """
     I10. Two readings, one limit.

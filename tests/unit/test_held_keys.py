@@ -329,3 +329,17 @@ async def test_a_key_goes_on_only_when_no_pass_is_under_way(store):
     assert first == (False, True, True)
     assert meanwhile == (False, True)
     assert after == (True, False)
+
+
+async def test_a_key_that_goes_on_as_lanes_are_gained_is_told(store):
+    """
+    I4. What a term learns before it reads new lanes may free a key of those that it has.
+    """
+    dead = oversized(store)
+    store.rows[dead].status = Status.DEAD
+    options = RelayOptions(on_dead_letter="hold_key")
+    keys = held.HeldKeys(SimpleNamespace(options=options, store=store, observer=Watcher()))
+    first = await keys.reload()
+    store.requeue(dead)
+
+    assert (first, await keys.reload(), await keys.reload()) == (False, True, False)

@@ -196,6 +196,45 @@ def test_ids_in_flight_that_are_not_left_out_are_counted():
     assert plan.limit == 500 + 100
 
 
+def test_no_more_rows_are_taken_than_there_is_room_for():
+    """
+    I10. A read asks for more by those in flight that it may return. Others may come first instead.
+    """
+    scattered = range(1001, 1001 + 2 * (MOST_SKIP_RANGES + 20), 2)
+    reading = settled_at(2000, chunk_rows=200, in_flight_rows=150)
+    read(reading, 10.0, *scattered)
+    reading.rewind()
+    plan = reading.plan(now=10.0)
+    asked = plan.limit
+
+    fresh, peek = reading.page(plan, rows(*range(1, asked + 1)))
+
+    assert (asked, len(fresh), reading.room()) == (50, 30, 30)
+    assert peek is not None
+    assert peek.upto_id == 30
+
+
+def test_the_sweep_takes_no_more_rows_than_there_is_room_for():
+    """
+    I10. And goes on behind the last that it took.
+    """
+    reading = settled_at(100, chunk_rows=10, in_flight_rows=12)
+    read(reading, 10.0, *range(81, 91))
+    plan = reading.plan(now=10.0)
+    reading.peeked(reading.page(plan, [])[1], [])
+    sweep = reading.sweep(1000)
+    assert sweep.limit == 2 + 10
+
+    late = reading.late(rows(*range(1, 13)))
+    reading.swept_to(sweep, rows(*range(1, 13)))
+    for row_ in late:
+        reading.take(row_)
+
+    assert [r.id for r in late] == [1, 2]
+    reading.settled([1, 2])
+    assert reading.sweep(1000).after_id == 2
+
+
 def test_a_marked_id_is_forgotten_only_when_a_later_read_starts():
     """
     A read that started before the mark committed still returns the row as pending.
@@ -220,6 +259,7 @@ def test_room_is_bounded_by_rows_and_by_bytes():
     """
     reading = make_reading(in_flight_rows=20, in_flight_bytes=100)
 
+    read(reading, 0.0, 1)
     read(reading, 0.0, 1, 2)
     assert reading.room() == 18
 

@@ -9,6 +9,7 @@ import asyncio
 import pytest
 
 from outbox_relay.relay import gate
+from outbox_relay.relay.outcomes import Fault, Unknown
 
 
 async def test_a_missing_topic_pauses_alone_and_heals_by_itself(start, store, broker, clock):
@@ -48,6 +49,27 @@ async def test_a_sick_partition_does_not_hold_up_the_others(start, store, broker
 
     assert broker.seqs("orders") == sick
     assert store.pending() == []
+
+
+async def test_rows_that_cannot_go_do_not_take_the_place_of_others(start, store, broker, clock):
+    """
+    I7, I10. New ones of a sick partition fill no page again and again while the cursor must wait.
+    """
+    broker.answer = lambda topic, *_: (
+        Unknown(fault=Fault.PARTITION, detail="not enough replicas") if topic == "orders" else None
+    )
+    store.insert("orders", key=b"k")
+    running = start(in_flight_rows=40, chunk_rows=10)
+    await clock.advance(40)
+    assert "partition_parked" in running.watcher.names()
+    for _ in range(100):
+        store.insert("orders", key=b"k")
+    healthy = store.insert("users", key=b"k")
+    reads = store.calls.count("read")
+    await clock.advance(1)
+
+    assert broker.seqs("users") == [healthy]
+    assert store.calls.count("read") - reads < 60
 
 
 async def test_a_slow_broker_parks_nothing(start, store, broker, clock):

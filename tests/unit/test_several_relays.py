@@ -84,6 +84,31 @@ async def test_the_lanes_of_a_dead_relay_move_when_its_lease_ends(crowd, store, 
     assert {owner: len(lanes) for owner, lanes in store.leases.owners().items()} == {"b": 64}
 
 
+async def test_lanes_whose_taking_got_no_answer_are_read(crowd, store, broker, clock, monkeypatch):
+    """
+    I2. The statement took them, its answer was lost: each renewal keeps them, so they must be known.
+    """
+    broker.topics["wide"] = 8
+    take = store.take
+    answers = [False]
+
+    async def take_without_an_answer(*args, **options):
+        taken = await take(*args, **options)
+        if answers and taken:
+            answers.clear()
+            unavailable()
+        return taken
+
+    monkeypatch.setattr(store, "take", take_without_an_answer)
+    crowd("a", "b")
+    await clock.advance(4)
+    assert not answers
+    inserted = [store.insert("wide", key=b"%d" % n) for n in range(64)]
+    await clock.advance(4)
+
+    assert sorted(broker.seqs()) == inserted
+
+
 async def test_several_relays_publish_everything_once_and_in_order(crowd, store, broker, clock):
     """
     I4, I6. While they come and leave in good order.
