@@ -1,5 +1,7 @@
 """
-Suspects in the lease table, at version 3: which rows were looked at when a relay died.
+Suspects in the lease table, at version 3.
+
+Which rows were looked at when a relay died: so the one that kills it is found.
 
 Lock: the lease table for a moment, to add four columns; a relay that renews its lease waits so long.
 Relays of version 1 and 2 serve these tables as before and leave the columns alone.

@@ -15,14 +15,11 @@ from dataclasses import replace
 from typing import Any
 
 from outbox_relay.errors import LeaseLost, SchemaMismatch, StoreUnavailable
-from outbox_relay.relay.lease import ALL_LANES, Lease, Past, Sharing, Suspects, Term, choose
+from outbox_relay.relay.lease import ALL_LANES, Lease, Sharing, Term, choose
 from outbox_relay.schema import LANES, Tables
 from outbox_relay.store.channel import Channel
 from outbox_relay.store.dialect import Dialect
-
-
-def _numbers(lanes: Collection[int]) -> str:
-    return ",".join([str(int(lane)) for lane in sorted(lanes)])
+from outbox_relay.store.suspects import SqlSuspects, among, numbers
 
 
 class LeaseSql:
@@ -54,28 +51,6 @@ class LeaseSql:
             f"term = term + 1, owner = {p}, nonce = {p}, expires_at = {d.seconds_ahead}, "
             f"wake_address = {p}, server = {p} WHERE expires_at <= {d.now}"
         )
-        # Only a row that was looked at in the term that ended, without a release, is to blame; what the
-        # server before gave as ids, or an older release left behind, means nothing.
-        self.take_with_suspects = self.take.replace(
-            " SET ",
-            f" SET suspect_count = CASE WHEN nonce = '' OR server <> {p} THEN 0 "
-            "WHEN suspect_term = term THEN suspect_count + 1 ELSE suspect_count END, ",
-            1,
-        )
-        self.past = (
-            f"SELECT lane, crash_count, suspect_first_id, suspect_last_id, suspect_count FROM {table} "
-            f"WHERE nonce = {p} AND lane < {LANES}"
-        )
-        self.suspect = (
-            f"UPDATE {table} SET suspect_count = CASE WHEN suspect_first_id = {p} "
-            f"AND suspect_last_id = {p} THEN suspect_count ELSE 0 END, "
-            f"suspect_first_id = {p}, suspect_last_id = {p}, suspect_term = term WHERE nonce = {p}"
-        )
-        self.acquit = (
-            f"UPDATE {table} SET suspect_first_id = {p}, suspect_last_id = {p}, suspect_term = 0, "
-            f"suspect_count = {p} WHERE nonce = {p}"
-        )
-        self.recovered = self.acquit.replace(" SET ", " SET crash_count = 0, ", 1)
         self.taken = f"SELECT lane, term, noted_id, crash_count FROM {table} WHERE nonce = {p}"
         self.held = (
             f"SELECT lane, CASE WHEN expires_at > {d.now} THEN 1 ELSE 0 END FROM {table} "
@@ -93,10 +68,6 @@ class LeaseSql:
             f"expires_at = '1970-01-01 00:00:00.000000' WHERE nonce = {p}"
         )
 
-    def among(self, lanes: Collection[int]) -> str:
-        """For the end of a statement: rows of *lanes* only."""
-        return f" AND lane IN ({_numbers(lanes)})"
-
     def fence(self, term: Term) -> str:
         """
         The condition that all lanes of *term* are its own. Takes the nonce.
@@ -108,7 +79,7 @@ class LeaseSql:
             return self._fence("lane = 0", 1)
         if len(term.lanes) == LANES:
             return self.fence_of_all
-        return self._fence(f"lane IN ({_numbers(term.lanes)})", len(term.lanes))
+        return self._fence(f"lane IN ({numbers(term.lanes)})", len(term.lanes))
 
     def _fence(self, which: str, count: int) -> str:
         d = self._d
@@ -127,6 +98,7 @@ class Leases:
         self._channel = channel
         self._names = names
         self._as: tuple[str, str, str] = ("", "", "")
+        self.suspects = SqlSuspects(dialect, table, channel)
         self.keeps_suspects = False
         """Whether the table has the columns, as far as is known."""
 
@@ -163,7 +135,9 @@ class Leases:
             await execute(sql.release, (nonce,))
             return None
         lease = self._lease_of(rows, nonce, server, shared=slot is not None)
-        return replace(lease, past=await self.past(lease.term)) if self.keeps_suspects else lease
+        if not self.keeps_suspects:
+            return lease
+        return replace(lease, past=await self.suspects.past(lease.term))
 
     @staticmethod
     def _free(rows: Sequence[Any], slots: int) -> tuple[int | None, frozenset[int]]:
@@ -185,10 +159,10 @@ class Leases:
         server, owner, wake_address = self._as
         parameters: tuple[Any, ...] = (server, owner, nonce, lease_seconds, wake_address, server)
         if self.keeps_suspects:
-            sql, parameters = self.sql.take_with_suspects, (server, *parameters)
+            sql, parameters = self.suspects.take(self.sql.take), (server, *parameters)
         else:
             sql = self.sql.take
-        await self._channel.execute(sql + self.sql.among(lanes), parameters)
+        await self._channel.execute(sql + among(lanes), parameters)
 
     def _lease_of(self, rows: Sequence[Any], nonce: str, server: str, *, shared: bool) -> Lease:
         ours = [row for row in rows if row[0] < LANES]
@@ -242,7 +216,7 @@ class Leases:
 
     async def give(self, lease: Lease, lanes: frozenset[int]) -> None:
         """See Store."""
-        sql = self.sql.release + self.sql.among(lanes)
+        sql = self.sql.release + among(lanes)
         await self._channel.execute(sql, (lease.term.nonce,))
 
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:
@@ -254,46 +228,6 @@ class Leases:
         if matched < expected:
             rows = (await self._channel.execute(self.sql.held, (nonce,))).rows
             self._require(lease, {lane for lane, _ in rows})
-
-    async def past(self, term: Term) -> Past:
-        """See Store."""
-        rows = (await self._channel.execute(self.sql.past, (term.nonce,))).rows
-        return Past(
-            crash_count=max([row[1] for row in rows], default=0),
-            suspects=tuple(
-                [
-                    Suspects(lane, first, last, deaths)
-                    for lane, _, first, last, deaths in rows
-                    if deaths
-                ]
-            ),
-        )
-
-    async def suspect(
-        self, first_id: int, last_id: int, lanes: Collection[int], term: Term
-    ) -> None:
-        """See Store."""
-        parameters = (first_id, last_id, first_id, last_id, term.nonce)
-        sql = self.sql.suspect + self.sql.among(lanes)
-        if (await self._channel.execute(sql, parameters)).matched < len(lanes):
-            rows = (await self._channel.execute(self.sql.held, (term.nonce,))).rows
-            lost = frozenset(lanes) - {lane for lane, _ in rows}
-            raise LeaseLost(
-                f"lanes were taken from term {term.number}", lost if rows else frozenset()
-            )
-
-    async def acquit(
-        self, lanes: Collection[int], term: Term, *, still: Suspects | None = None
-    ) -> None:
-        """See Store."""
-        suspects = (still.first_id, still.last_id, still.deaths) if still else (0, 0, 0)
-        sql = self.sql.acquit + self.sql.among(lanes)
-        await self._channel.execute(sql, (*suspects, term.nonce))
-
-    async def recovered(self, term: Term) -> None:
-        """See Store."""
-        sql = self.sql.recovered + self.sql.among(term.lanes)
-        await self._channel.execute(sql, (0, 0, 0, term.nonce))
 
     async def release(self, lease: Lease) -> None:
         """See Store."""

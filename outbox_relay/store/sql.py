@@ -158,23 +158,23 @@ class SqlStore:
 
     async def past(self, term: Term) -> Past:
         """See Store."""
-        return await self._lanes.past(term)
+        return await self._lanes.suspects.past(term)
 
     async def suspect(
         self, first_id: int, last_id: int, lanes: Collection[int], term: Term
     ) -> None:
         """See Store."""
-        await self._lanes.suspect(first_id, last_id, lanes, term)
+        await self._lanes.suspects.suspect(first_id, last_id, lanes, term)
 
     async def acquit(
         self, lanes: Collection[int], term: Term, *, still: Suspects | None = None
     ) -> None:
         """See Store."""
-        await self._lanes.acquit(lanes, term, still=still)
+        await self._lanes.suspects.acquit(lanes, term, still=still)
 
     async def recovered(self, term: Term) -> None:
         """See Store."""
-        await self._lanes.recovered(term)
+        await self._lanes.suspects.recovered(term)
 
     async def release(self, lease: Lease) -> None:
         """See Store."""

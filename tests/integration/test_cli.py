@@ -129,7 +129,7 @@ def test_status_reads_it_all_from_the_database(
     left = standing.pop("lease_seconds_left")
 
     assert standing == {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "schema_problem": None,
         "backlog_rows": 2,
         "dead_letter_rows": 1,

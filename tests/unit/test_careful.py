@@ -293,9 +293,7 @@ async def test_a_dead_letter_that_kills_holds_its_key(clock, store, broker, dead
     ]
 
 
-async def test_a_suspect_is_tried_again_after_a_pause(
-    clock, store, broker, deadly
-):
+async def test_a_suspect_is_tried_again_after_a_pause(clock, store, broker, deadly):
     """
     What kills relays at a certain time after their start cannot meet the same row each time.
     """
