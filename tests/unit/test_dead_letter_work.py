@@ -108,7 +108,13 @@ async def test_a_signal_ends_it_between_two_statements(number):
     What is under way is finished and counted.
     """
     letters = Letters(1200)
-    done = await requeue_all(letters, acted=lambda found: os.kill(os.getpid(), number))
+    signals = [number]
+
+    def acted(found) -> None:
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+
+    done = await requeue_all(letters, acted=acted)
     rest = await requeue_all(letters)
 
     assert done.stopped_by is number
