@@ -157,7 +157,8 @@ def database_engine(options: DatabaseOptions) -> AsyncEngine:
         case "postgresql":
             arguments = asyncpg_arguments(options)
         case _:
-            arguments = {"connect_timeout": max(1, round(timeout))}
+            # Texts are escaped by the driver: see the tests of escaping.
+            arguments = {"connect_timeout": max(1, round(timeout)), "charset": "utf8mb4"}
     engine = create_async_engine(
         options.url, poolclass=NullPool, connect_args=arguments, hide_parameters=True
     )

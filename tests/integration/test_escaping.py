@@ -27,17 +27,17 @@ TRICKS = [
 @pytest.fixture(params=["mariadb", "mysql"])
 def hostile(request: pytest.FixtureRequest) -> Any:
     """A database whose URL asks for GBK, on a server without backslash escapes."""
+    server = request.getfixturevalue(request.param)
     database = request.getfixturevalue(f"{request.param}_database")
     engine = sa.create_engine(database.sync_url)
     create_tables(engine)
-    with engine.connect() as connection:
-        before = connection.exec_driver_sql("SELECT @@GLOBAL.sql_mode").scalar_one()
-        connection.exec_driver_sql(f"SET GLOBAL sql_mode = '{before},NO_BACKSLASH_ESCAPES'")
     engine.dispose()
-    yield DatabaseOptions(url=f"{database.async_url}?charset=gbk"), database.sync_url
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"SET GLOBAL sql_mode = '{before}'")
-    engine.dispose()
+    with server.root_connection() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@GLOBAL.sql_mode")
+        before = cursor.fetchone()[0]
+        cursor.execute(f"SET GLOBAL sql_mode = '{before},NO_BACKSLASH_ESCAPES'")
+        yield DatabaseOptions(url=f"{database.async_url}?charset=gbk"), database.sync_url
+        cursor.execute(f"SET GLOBAL sql_mode = '{before}'")
 
 
 def inserted(url: str, topics: list[str]) -> list[int]:
