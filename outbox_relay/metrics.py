@@ -38,7 +38,7 @@ LOG_REPEAT_SECONDS: Final = 10.0
 
 _TROUBLE = re.compile(
     r"_failed$|_unavailable$|_unknown$|_mismatch$|_paused$|_parked$|_spent$|"
-    r"_timed_out$|^dead_letter|^term_over$"
+    r"_timed_out$|^dead_letter|^term_over$|^careful_begun$"
 )
 
 
@@ -151,6 +151,9 @@ class Metrics:
         self.lease_expires = self._gauge(
             "lease_expires_timestamp_seconds",
             "Until when this relay may act without renewing; 0 if it holds no lane",
+        )
+        self.careful = self._gauge(
+            "careful", "1 while rows are looked at with care, because relays died in a row"
         )
         self.hints = self._counter("hints", "Hints about new events", "kind")
         self.schema_mismatch = self._gauge(
@@ -272,6 +275,10 @@ class MetricsObserver:
         """Show how many keys are held."""
         self.metrics.blocked_keys.set(keys)
 
+    def careful(self, on: bool) -> None:
+        """Show whether rows are looked at with care."""
+        self.metrics.careful.set(on)
+
     def sampled(self, backlog: Backlog) -> None:
         """Show the backlog."""
         self.metrics.backlog_rows.set(backlog.rows)
@@ -292,6 +299,7 @@ class MetricsObserver:
             self.sampled(Backlog(rows=0, capped=False, oldest_us=None, dead_rows=0))
             self.metrics.sampled_at.set(0)
             self.blocked(0)
+            self.careful(False)
 
     def schema(self, problem: str | None) -> None:
         """Show whether the tables fit."""

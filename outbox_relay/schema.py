@@ -24,11 +24,14 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of the tables that this release writes."""
 
 OLDEST_SUPPORTED_VERSION = 1
 """The oldest tables that this release still serves, so that a rolling deploy never breaks."""
+
+SUSPECTS_VERSION = 3
+"""Since this version the lease table keeps which rows were looked at when a relay died."""
 
 LANES = 64
 """
@@ -298,6 +301,10 @@ def _lease(metadata: sa.MetaData, name: str) -> sa.Table:
         sa.Column("server", sa.String(255), nullable=False, server_default=""),
         sa.Column("noted_id", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("crash_count", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("suspect_first_id", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("suspect_last_id", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("suspect_term", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("suspect_count", sa.Integer(), nullable=False, server_default="0"),
         **_MYSQL_OPTIONS,
     )
 

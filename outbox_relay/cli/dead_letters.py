@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require_driver
+from outbox_relay.cli import dead_letter_view as view
+from outbox_relay.cli.dead_letter_options import (
+    AllOption,
+    DryRunOption,
+    FromIdOption,
+    IdOption,
+    JsonOption,
+    KeyOption,
+    RateOption,
+    ReasonOption,
+    SinceOption,
+    ToIdOption,
+    TopicOption,
+    UntilOption,
+    YesOption,
+    chosen,
+    selection,
+)
+from outbox_relay.cli.dead_letter_work import (
+    Done,
+    Pace,
+    Survey,
+    act_on_all,
+    progress_bar,
+    survey,
+)
+from outbox_relay.cli.exits import SIGNALLED, Exit, errors_as_exits, fail, require_driver
 from outbox_relay.cli.options import ConfigOption, SetOption, load
-from outbox_relay.compression import inflate
 from outbox_relay.relay.dead_letters import DeadLetter, DeadLetters, Found, Selection
-from outbox_relay.schema import MAX_PAYLOAD_BYTES, Codec
 
 if TYPE_CHECKING:
     from outbox_relay.config import Config
 
 Result = TypeVar("Result")
-
-IdOption = Annotated[
-    list[int] | None, typer.Option("--id", metavar="ID", help="This row. May be repeated.")
-]
-TopicOption = Annotated[
-    list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Of this topic.")
-]
-ReasonOption = Annotated[
-    list[str] | None,
-    typer.Option("--reason", metavar="REASON", help="Given up for this, such as too_large."),
-]
-AllOption = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
 
 dead_letters = typer.Typer(
     name="dead-letters",
@@ -49,41 +58,38 @@ def list_(
     config: ConfigOption = None,
     flags: SetOption = None,
     ids: IdOption = None,
+    from_id: FromIdOption = None,
+    to_id: ToIdOption = None,
     topics: TopicOption = None,
+    keys: KeyOption = None,
     reasons: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most rows to show.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """Count the dead letters by topic and reason, and show the oldest."""
+    which = selection(
+        ids=ids, from_id=from_id, to_id=to_id, topics=topics, keys=keys,
+        reasons=reasons, since=since, until=until,
+    )  # fmt: skip
 
-    async def work(letters: DeadLetters) -> tuple[list[Found], bool, list[DeadLetter]]:
-        found, capped = await letters.find(_selection(ids, topics, reasons))
-        return found, capped, await letters.read([letter.id for letter in found[:limit]])
+    async def work(letters: DeadLetters) -> tuple[Survey, list[DeadLetter]]:
+        surveyed = await survey(letters, which)
+        oldest = await letters.find(which, limit=limit) if limit else []
+        return surveyed, await letters.read([letter.id for letter in oldest])
 
-    found, capped, shown = _run(config, flags, lambda _: work)
+    surveyed, shown = _run(config, flags, lambda _: work)
     if as_json:
-        rows = [_as_json(letter) for letter in shown]
-        typer.echo(json.dumps({"counts": _counts(found), "capped": capped, "dead_letters": rows}))
+        rows = [view.as_json(letter) for letter in shown]
+        counts = view.counts_as_json(surveyed.counts)
+        typer.echo(json.dumps({"counts": counts, "dead_letters": rows}))
         return
-    _print_counts(found, capped)
+    _print_counts(surveyed)
     if shown:
-        _print_table(
-            ("id", "topic", "key", "event", "bytes", "dead since (UTC)", "error"),
-            [
-                (
-                    str(letter.id),
-                    letter.topic,
-                    _key_text(letter.key),
-                    letter.event_name,
-                    f"{letter.payload_bytes:,}",
-                    letter.dead_at.strftime("%Y-%m-%d %H:%M:%S") if letter.dead_at else "",
-                    letter.last_error,
-                )
-                for letter in shown
-            ],
-        )
-    if len(found) > len(shown):
-        typer.echo(f"{len(found) - len(shown):,} more are not shown: see --limit")
+        view.print_letters(shown)
+    if surveyed.rows > len(shown):
+        typer.echo(f"{surveyed.rows - len(shown):,} more are not shown: see --limit")
 
 
 @dead_letters.command()
@@ -105,14 +111,14 @@ def show(
     found, stored = _run(config, flags, lambda _: work)
     if not found:
         fail(Exit.FAILED, f"row {row_id} is no dead letter: see outbox-relay dead-letters list")
-    fields = _as_json(found[0])
+    fields = view.as_json(found[0])
     if with_payload:
-        fields |= _payload(stored, found[0].codec)
+        fields |= view.payload(stored, found[0].codec)
     if as_json:
         typer.echo(json.dumps(fields))
         return
     for name, value in fields.items():
-        typer.echo(f"{name}: {'' if value is None else value}")
+        typer.echo(f"{name}: {view.for_reading(name, value, found[0].content_type)}")
 
 
 @dead_letters.command()
@@ -121,9 +127,16 @@ def requeue(
     config: ConfigOption = None,
     flags: SetOption = None,
     ids: IdOption = None,
+    from_id: FromIdOption = None,
+    to_id: ToIdOption = None,
     topics: TopicOption = None,
+    keys: KeyOption = None,
     reasons: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     everything: AllOption = False,
+    dry_run: DryRunOption = False,
+    rate: RateOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -132,18 +145,14 @@ def requeue(
 
     Says how many and asks first. What was wrong must be mended before: a row that is refused again
     is a dead letter again. With relay.on_dead_letter = "hold_key" it comes in its place, else late;
-    its record has the header requeued-at.
+    its record has the header requeued-at. Ctrl-C stops it; the same command goes on with the rest.
     """
-    selection = _chosen(ids, topics, reasons, everything)
-
-    def make(settings: Config) -> Callable[[DeadLetters], Coroutine[Any, Any, int]]:
-        async def work(letters: DeadLetters) -> int:
-            found = await _confirmed(letters, selection, "requeue", yes=yes, quiet=as_json)
-            return await letters.requeue([letter.id for letter in found])
-
-        return work
-
-    _tell("requeued", _run(config, flags, make), as_json)
+    which = selection(
+        ids=ids, from_id=from_id, to_id=to_id, topics=topics, keys=keys,
+        reasons=reasons, since=since, until=until,
+    )  # fmt: skip
+    order = _Order("requeue", chosen(which, everything), Pace(rate), dry_run, yes, as_json)
+    _carry_out(order, config, flags)
 
 
 @dead_letters.command()
@@ -152,9 +161,16 @@ def discard(
     config: ConfigOption = None,
     flags: SetOption = None,
     ids: IdOption = None,
+    from_id: FromIdOption = None,
+    to_id: ToIdOption = None,
     topics: TopicOption = None,
+    keys: KeyOption = None,
     reasons: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     everything: AllOption = False,
+    dry_run: DryRunOption = False,
+    rate: RateOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -162,19 +178,102 @@ def discard(
     Delete dead letters: they will never be published.
 
     Says how many and asks first. Each row is logged to standard error, without payload and key.
+    Ctrl-C stops it; the same command goes on with the rest.
     """
-    selection = _chosen(ids, topics, reasons, everything)
+    which = selection(
+        ids=ids, from_id=from_id, to_id=to_id, topics=topics, keys=keys,
+        reasons=reasons, since=since, until=until,
+    )  # fmt: skip
+    order = _Order("discard", chosen(which, everything), Pace(rate), dry_run, yes, as_json)
+    _carry_out(order, config, flags)
 
-    def make(settings: Config) -> Callable[[DeadLetters], Coroutine[Any, Any, int]]:
-        async def work(letters: DeadLetters) -> int:
-            found = await _confirmed(letters, selection, "discard", yes=yes, quiet=as_json)
-            discarded = await letters.discard([letter.id for letter in found])
-            _log_discarded(settings, found)
-            return discarded
 
-        return work
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What somebody wants done."""
 
-    _tell("discarded", _run(config, flags, make), as_json)
+    verb: Literal["requeue", "discard"]
+    selection: Selection
+    pace: Pace
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+    @property
+    def done(self) -> str:
+        """What has become of the rows."""
+        return f"{self.verb.removesuffix('e')}ed"
+
+
+def _carry_out(order: _Order, config: Any, flags: list[str] | None) -> None:
+    surveyed = _run(config, flags, lambda _: lambda letters: survey(letters, order.selection))
+    if not order.as_json:
+        _print_counts(surveyed)
+    done = Done(0)
+    if surveyed.rows and not order.dry_run:
+        if not order.yes:
+            # Not a word of ours goes on by default: without a terminal this ends the command.
+            typer.confirm(f"{order.verb} {surveyed.rows:,} dead letters?", abort=True, err=True)
+        done = _run(
+            config, flags, lambda settings: lambda letters: _act(letters, order, surveyed, settings)
+        )
+    _tell(order, surveyed, done)
+    if done.stopped_by is not None:
+        raise typer.Exit(SIGNALLED + done.stopped_by)
+
+
+async def _act(letters: DeadLetters, order: _Order, surveyed: Survey, settings: Config) -> Done:
+    from outbox_relay.logs import configure_logs, get_logger
+
+    logger = get_logger()
+
+    def acted(found: Sequence[Found]) -> None:
+        for letter in found if order.verb == "discard" else ():
+            logger.info(
+                "dead_letter_discarded",
+                row_id=letter.id,
+                topic=letter.topic,
+                event_id=str(letter.event_id),
+                reason=letter.reason,
+            )
+
+    with progress_bar(order.verb, surveyed.rows, quiet=order.as_json) as advance:
+        # After the bar has taken standard error: log lines come above it.
+        configure_logs(settings.log)
+        done = await act_on_all(
+            letters,
+            order.selection,
+            surveyed,
+            act=letters.requeue if order.verb == "requeue" else letters.discard,
+            acted=acted,
+            pace=order.pace,
+            advance=advance,
+        )
+    configure_logs(settings.log)
+    logger.info(
+        f"dead_letters_{order.done}",
+        rows=done.rows,
+        of=surveyed.rows,
+        stopped=done.stopped_by is not None,
+        **order.selection.described(),
+    )
+    return done
+
+
+def _tell(order: _Order, surveyed: Survey, done: Done) -> None:
+    if order.as_json:
+        counts = view.counts_as_json(surveyed.counts)
+        told = {f"would_{order.verb}": surveyed.rows} if order.dry_run else {order.done: done.rows}
+        typer.echo(json.dumps(told | ({"counts": counts} if order.dry_run else {})))
+    elif order.dry_run:
+        typer.echo(f"would {order.verb} {surveyed.rows:,}; nothing is done")
+    elif done.stopped_by is not None:
+        typer.echo(
+            f"stopped: {order.done} {done.rows:,} of {surveyed.rows:,}; the same command goes on "
+            "with the rest"
+        )
+    else:
+        typer.echo(f"{order.done} {done.rows:,}")
 
 
 def _run(
@@ -200,129 +299,8 @@ def _run(
         return asyncio.run(main())
 
 
-def _selection(
-    ids: Sequence[int] | None, topics: Sequence[str] | None, reasons: Sequence[str] | None
-) -> Selection:
-    return Selection(ids=tuple(ids or ()), topics=tuple(topics or ()), reasons=tuple(reasons or ()))
-
-
-def _chosen(
-    ids: list[int] | None, topics: list[str] | None, reasons: list[str] | None, everything: bool
-) -> Selection:
-    if bool(ids or topics or reasons) == everything:
-        fail(Exit.USAGE, "say which dead letters: --id, --topic, --reason, or --all alone")
-    return _selection(ids, topics, reasons)
-
-
-async def _confirmed(
-    letters: DeadLetters, selection: Selection, verb: str, *, yes: bool, quiet: bool
-) -> list[Found]:
-    """The dead letters of *selection*, once the operator has agreed to what they are."""
-    found, capped = await letters.find(selection)
-    if not quiet:
-        _print_counts(found, capped)
-    if found and not yes:
-        # Not a word of ours goes on by default: without a terminal this ends the command.
-        typer.confirm(f"{verb} {len(found):,} dead letters?", abort=True, err=True)
-    return found
-
-
-def _tell(done: str, rows: int, as_json: bool) -> None:
-    typer.echo(json.dumps({done: rows}) if as_json else f"{done} {rows:,}")
-
-
-def _log_discarded(settings: Config, found: Sequence[Found]) -> None:
-    from outbox_relay.logs import configure_logs, get_logger
-
-    configure_logs(settings.log)
-    logger = get_logger()
-    for letter in found:
-        logger.info(
-            "dead_letter_discarded",
-            row_id=letter.id,
-            topic=letter.topic,
-            event_id=str(letter.event_id),
-            reason=letter.reason,
-        )
-
-
-def _counts(found: Sequence[Found]) -> list[dict[str, Any]]:
-    counts = Counter((letter.topic, letter.reason) for letter in found)
-    return [
-        {"topic": topic, "reason": reason, "rows": rows}
-        for (topic, reason), rows in sorted(counts.items())
-    ]
-
-
-def _print_counts(found: Sequence[Found], capped: bool) -> None:
-    if not found:
+def _print_counts(surveyed: Survey) -> None:
+    if surveyed.rows:
+        view.print_counts(surveyed.counts)
+    else:
         typer.echo("no dead letters")
-        return
-    _print_table(
-        ("topic", "reason", "rows"),
-        [(c["topic"], c["reason"], f"{c['rows']:,}") for c in _counts(found)],
-    )
-    if capped:
-        typer.echo(f"there are more than {len(found):,}: run the command again for the rest")
-
-
-def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
-
-
-def _as_json(letter: DeadLetter) -> dict[str, Any]:
-    return {
-        "id": letter.id,
-        "event_id": str(letter.event_id),
-        "event_name": letter.event_name,
-        "topic": letter.topic,
-        "key": None if letter.key is None else _key_text(letter.key),
-        "headers": letter.headers,
-        "content_type": letter.content_type,
-        "payload_bytes": letter.payload_bytes,
-        "attempts": letter.attempts,
-        "created_at": f"{letter.created_at.isoformat()}Z",
-        "dead_at": f"{letter.dead_at.isoformat()}Z" if letter.dead_at else None,
-        "reason": letter.reason,
-        "error": letter.last_error,
-    }
-
-
-def _key_text(key: bytes | None) -> str:
-    """
-    The key as text, or its bytes as 0x... if it is none.
-
-    >>> _key_text(bytes([0, 255]))
-    '0x00ff'
-    """
-    if key is None:
-        return ""
-    try:
-        text = key.decode()
-    except UnicodeDecodeError:
-        text = ""
-    return text if text.isprintable() and text else f"0x{key.hex()}"
-
-
-def _payload(stored: bytes, codec: int) -> dict[str, str | None]:
-    """What would be published; what is stored, if that cannot be made of it."""
-    if codec == Codec.TOMBSTONE:
-        return {"payload": None}
-    if codec == Codec.ZLIB:
-        try:
-            stored = inflate(stored, max_bytes=MAX_PAYLOAD_BYTES)
-        except ValueError:
-            return {"stored_base64": base64.b64encode(stored).decode()}
-    try:
-        return {"payload": stored.decode()}
-    except UnicodeDecodeError:
-        return {"payload_base64": base64.b64encode(stored).decode()}

@@ -134,7 +134,9 @@ def _rows(connection: sa.Connection, outbox: sa.Table, now: datetime) -> dict[st
 
 
 def _lease(connection: sa.Connection, lease: sa.Table, now: datetime) -> dict[str, Any]:
-    lanes = connection.execute(sa.select(lease).where(lease.c.lane < LANES)).all()
+    # By name: tables of an older version lack some.
+    columns = (lease.c.lane, lease.c.owner, lease.c.expires_at, lease.c.crash_count)
+    lanes = connection.execute(sa.select(*columns).where(lease.c.lane < LANES)).all()
     held = [lane for lane in lanes if _utc(lane.expires_at) > now]
     if not held:
         return {"crash_count": max((lane.crash_count for lane in lanes), default=0)}

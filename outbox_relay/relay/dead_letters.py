@@ -16,6 +16,27 @@ class Selection:
     ids: tuple[int, ...] = ()
     topics: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    keys: tuple[bytes, ...] = ()
+    first_id: int | None = None
+    last_id: int | None = None
+    since: datetime | None = None
+    """Given up then or later. Times are UTC, without a zone."""
+    until: datetime | None = None
+    """Given up before."""
+
+    def described(self) -> dict[str, object]:
+        """What is given, for a log line: of keys only how many, since they are the application's data."""
+        given: dict[str, object] = {
+            "ids": list(self.ids),
+            "from_id": self.first_id,
+            "to_id": self.last_id,
+            "topics": list(self.topics),
+            "reasons": list(self.reasons),
+            "chosen_keys": len(self.keys) or None,
+            "since": self.since and f"{self.since.isoformat()}Z",
+            "until": self.until and f"{self.until.isoformat()}Z",
+        }
+        return {name: value for name, value in given.items() if value is not None and value != []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +91,10 @@ class DeadLetters(Protocol):
     tables. Needs no lease: only rows that are dead are touched, and a relay touches pending ones.
     """
 
-    async def find(self, selection: Selection) -> tuple[list[Found], bool]:
-        """Those of *selection*, oldest first, up to a cap, and whether there are more."""
+    async def find(
+        self, selection: Selection, *, after_id: int = 0, limit: int = 1000
+    ) -> list[Found]:
+        """The next *limit* of *selection* above *after_id*, oldest first."""
 
     async def read(self, ids: Sequence[int]) -> list[DeadLetter]:
         """Those of *ids* that are dead letters still, oldest first."""

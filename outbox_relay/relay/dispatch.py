@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import assert_never
 
 from outbox_relay.errors import BrokerUnavailable, LeaseLost, StoreUnavailable, TopicUnavailable
 from outbox_relay.relay import decide as decisions
+from outbox_relay.relay.careful import Careful
 from outbox_relay.relay.decide import Backoff, TrustWindow, decide
 from outbox_relay.relay.gate import Gate
 from outbox_relay.relay.held import HeldKeys
@@ -51,6 +53,7 @@ class Dispatcher:
         self._backoff = Backoff(max_seconds=around.options.backoff_max_seconds)
         self._routes: dict[str, Route] = {}
         self._gate = Gate(around.clock)
+        self.careful = Careful(around, self._ended)
         self.watch = BrokerWatch(around, self._ended, self._fail)
         self.held = HeldKeys(around)
         self.pauses = Pauses(
@@ -153,13 +156,14 @@ class Dispatcher:
         if not track.queue or self._ended.is_set():
             # Let go while it waited for its turn.
             return True
-        batch = next_batch(
-            track,
-            self._encoder,
-            batch_bytes=min(route.batch_bytes, self._around.options.batch_bytes),
-        )
+        most = min(route.batch_bytes, self._around.options.batch_bytes)
+        make = partial(next_batch, encoder=self._encoder, batch_bytes=most)
+        batch = await self.careful.next_batch(track, make) if self.careful.on else make(track)
+        if batch is None:
+            return True
         if isinstance(batch, Unreadable):
-            await self._dead_letter(route, track, batch.row, RejectReason.UNREADABLE, batch.detail)
+            await self._dead_letter(route, track, batch.row, batch.reason, batch.detail)
+            await self.careful.given_up(batch.row)
             return True
         return await self._publish(route, track, batch)
 

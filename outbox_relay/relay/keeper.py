@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from outbox_relay.errors import StoreUnavailable
+from outbox_relay.relay.careful import Careful
 from outbox_relay.relay.decide import TrustWindow
 from outbox_relay.relay.lease import choose, share
 from outbox_relay.relay.quiet import Quiet
@@ -43,6 +44,7 @@ class Keeper:
         quiet: Quiet,
         reading: Reading,
         let_go: Callable[[], None],
+        careful: Careful,
     ) -> None:
         self._around = around
         self._holding = around.holding
@@ -50,6 +52,7 @@ class Keeper:
         self._quiet = quiet
         self._reading = reading
         self._let_go = let_go
+        self._careful = careful
         self._marked = asyncio.Event()
         self._renew_at = around.clock.now() + trust.renew_every()
         self._look_at = self._next_look()
@@ -146,6 +149,9 @@ class Keeper:
         held = len(holding.lanes)
         excess = -share(held=held, members=sharing.members, rank=sharing.rank)
         if excess > 0:
+            if self._careful.on:
+                # A row that kills relays would go to one that knows nothing of it.
+                return
             holding.giving = frozenset(sorted(holding.lanes)[-excess:])
             around.observer.log("lanes_given", lanes=excess, members=sharing.members)
             self._reading.lose(holding.giving)
@@ -159,9 +165,17 @@ class Keeper:
 
     async def _take(self, wanted: frozenset[int]) -> None:
         around = self._around
-        lanes = await around.store.take(
-            around.lease, wanted, lease_seconds=around.options.lease_seconds
-        )
+        try:
+            lanes = await around.store.take(
+                around.lease, wanted, lease_seconds=around.options.lease_seconds
+            )
+            if lanes and around.lease.past is not None:
+                # Before a row of them is read: one may have killed those who had them.
+                self._careful.learn(await around.store.past(around.lease.term))
+        except StoreUnavailable:
+            # They may be ours by now: they would be renewed with the others, and read by nobody.
+            self._handing_back |= wanted
+            raise
         if lanes:
             self._took(lanes)
 

@@ -28,6 +28,24 @@ class Term:
     lanes: frozenset[int] = ALL_LANES
 
 
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """Rows of `lane`, by id: `deaths` terms in a row ended while a relay looked at just these."""
+
+    lane: int
+    first_id: int
+    last_id: int
+    deaths: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """How the terms before ended: `crash_count` of them in a row without a release."""
+
+    crash_count: int
+    suspects: tuple[Suspects, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """
@@ -36,7 +54,8 @@ class Lease:
     `server` identifies the incarnation of the database that gave the ids; `noted_id` is an id up
     to which the last owner knew that every id had been given out, or 0; `crash_count` counts the
     terms in a row that ended without a release. `shared` says whether other relays may share the
-    lanes: not where there is one lane only, nor in tables of version 1.
+    lanes: not where there is one lane only, nor in tables of version 1. `past` is None in tables that
+    keep no suspects.
     """
 
     term: Term
@@ -44,6 +63,7 @@ class Lease:
     noted_id: int
     crash_count: int
     shared: bool = True
+    past: Past | None = None
 
     @property
     def lanes(self) -> frozenset[int]:

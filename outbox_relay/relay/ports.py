@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from outbox_relay.relay.lease import ALL_LANES, Lease, Sharing, Term
 from outbox_relay.relay.outcomes import Outcome, RejectReason, Unknown
+from outbox_relay.relay.suspecting import Suspecting
 from outbox_relay.schema import Status
 
 LARGE_PAYLOAD_BYTES = 16 * 1024
@@ -162,7 +163,7 @@ class Aged(NamedTuple):
     last_error: str | None
 
 
-class Store(Protocol):
+class Store(Suspecting, Protocol):
     """
     The outbox table and the tables beside it.
 
@@ -379,6 +380,9 @@ class Observer(Protocol):
 
     def blocked(self, keys: int) -> None:
         """How many keys wait for their dead letter."""
+
+    def careful(self, on: bool) -> None:
+        """Whether rows are looked at with care, because relays died."""
 
     def sampled(self, backlog: Backlog) -> None:
         """The backlog was measured."""

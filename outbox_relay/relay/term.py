@@ -68,6 +68,7 @@ class TermRun:
             quiet=self._quiet,
             reading=self.reading,
             let_go=self._dispatcher.let_go,
+            careful=self._dispatcher.careful,
         )
         self._next_schema = around.clock.now() + SCHEMA_SECONDS
 
@@ -218,6 +219,8 @@ class TermRun:
         if peek is not None:
             reading.peeked(peek, await around.store.uncommitted_ids(peek))
         self.reading.join()
+        if self._dispatcher.careful.on and self.reading.idle():
+            await self._dispatcher.careful.caught_up()
         if self._quiet.sweep_due(started):
             await self._sweep()
         return len(fresh)

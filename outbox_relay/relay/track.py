@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from outbox_relay.relay.outcomes import RejectReason
 from outbox_relay.relay.partitioning import KeyPartitions
 from outbox_relay.relay.ports import Record, Row
 from outbox_relay.relay.wire import Encoder, UnreadableRow
@@ -124,6 +125,7 @@ class Unreadable:
 
     row: Row
     detail: str
+    reason: RejectReason = RejectReason.UNREADABLE
 
 
 def next_batch(track: Track, encoder: Encoder, *, batch_bytes: int) -> Batch | Unreadable:

@@ -50,6 +50,9 @@ class Silent:
     def blocked(self, keys: int) -> None:
         """See Observer."""
 
+    def careful(self, on: bool) -> None:
+        """See Observer."""
+
     def sampled(self, backlog: Backlog) -> None:
         """See Observer."""
 

@@ -23,9 +23,6 @@ from outbox_relay.schema import Status, Tables, schema_problem, utc_now
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.login import hint, said
 
-MOST_AT_ONCE: Final = 100_000
-"""Dead letters that one command looks at; whoever has more runs it again."""
-
 ROWS_A_STATEMENT: Final = 500
 
 Result = TypeVar("Result")
@@ -58,17 +55,19 @@ class SqlDeadLetters:
         self._outbox = names.outbox
         self._timeout_seconds = timeout_seconds
 
-    async def find(self, selection: Selection) -> tuple[list[Found], bool]:
+    async def find(
+        self, selection: Selection, *, after_id: int = 0, limit: int = 1000
+    ) -> list[Found]:
         """See DeadLetters."""
         c = self._outbox.c
         query = (
             self._select(selection, c.id, c.topic, c.event_id, c.last_error)
+            .where(c.id > after_id)
             .order_by(c.id)
-            .limit(MOST_AT_ONCE + 1)
+            .limit(limit)
         )
         rows = await self._run(lambda connection: connection.execute(query).all())
-        found = [Found(row.id, row.topic, row.event_id, reason_of(row.last_error)) for row in rows]
-        return found[:MOST_AT_ONCE], len(found) > MOST_AT_ONCE
+        return [Found(row.id, row.topic, row.event_id, reason_of(row.last_error)) for row in rows]
 
     async def read(self, ids: Sequence[int]) -> list[DeadLetter]:
         """See DeadLetters."""
@@ -121,19 +120,23 @@ class SqlDeadLetters:
             query = query.where(c.id.in_(selection.ids))
         if selection.topics:
             query = query.where(c.topic.in_(selection.topics))
+        if selection.keys:
+            query = query.where(c.key.in_(selection.keys))
+        if selection.first_id is not None:
+            query = query.where(c.id >= selection.first_id)
+        if selection.last_id is not None:
+            query = query.where(c.id <= selection.last_id)
+        if selection.since is not None:
+            query = query.where(c.dead_at >= selection.since)
+        if selection.until is not None:
+            query = query.where(c.dead_at < selection.until)
         if selection.reasons:
-            query = query.where(
-                sa.or_(
-                    *(
-                        sa.or_(
-                            c.last_error == reason,
-                            c.last_error.startswith(f"{reason}:", autoescape=True),
-                        )
-                        for reason in selection.reasons
-                    )
-                )
-            )
+            query = query.where(sa.or_(*map(self._is_given_up_for, selection.reasons)))
         return query
+
+    def _is_given_up_for(self, reason: str) -> sa.ColumnElement[bool]:
+        error = self._outbox.c.last_error
+        return sa.or_(error == reason, error.startswith(f"{reason}:", autoescape=True))
 
     async def _change(self, change: sa.Update | sa.Delete, ids: Sequence[int]) -> int:
         c = self._outbox.c

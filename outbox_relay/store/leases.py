@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from outbox_relay.errors import LeaseLost, SchemaMismatch, StoreUnavailable
@@ -18,10 +19,7 @@ from outbox_relay.relay.lease import ALL_LANES, Lease, Sharing, Term, choose
 from outbox_relay.schema import LANES, Tables
 from outbox_relay.store.channel import Channel
 from outbox_relay.store.dialect import Dialect
-
-
-def _numbers(lanes: Collection[int]) -> str:
-    return ",".join([str(int(lane)) for lane in sorted(lanes)])
+from outbox_relay.store.suspects import SqlSuspects, among, numbers
 
 
 class LeaseSql:
@@ -70,10 +68,6 @@ class LeaseSql:
             f"expires_at = '1970-01-01 00:00:00.000000' WHERE nonce = {p}"
         )
 
-    def among(self, lanes: Collection[int]) -> str:
-        """For the end of a statement: rows of *lanes* only."""
-        return f" AND lane IN ({_numbers(lanes)})"
-
     def fence(self, term: Term) -> str:
         """
         The condition that all lanes of *term* are its own. Takes the nonce.
@@ -85,7 +79,7 @@ class LeaseSql:
             return self._fence("lane = 0", 1)
         if len(term.lanes) == LANES:
             return self.fence_of_all
-        return self._fence(f"lane IN ({_numbers(term.lanes)})", len(term.lanes))
+        return self._fence(f"lane IN ({numbers(term.lanes)})", len(term.lanes))
 
     def _fence(self, which: str, count: int) -> str:
         d = self._d
@@ -104,6 +98,9 @@ class Leases:
         self._channel = channel
         self._names = names
         self._as: tuple[str, str, str] = ("", "", "")
+        self.suspects = SqlSuspects(dialect, table, channel)
+        self.keeps_suspects = False
+        """Whether the table has the columns, as far as is known."""
 
     async def acquire(
         self, owner: str, *, wake_address: str, lease_seconds: float, slots: int
@@ -137,7 +134,10 @@ class Leases:
             # Another relay took the place at the same moment.
             await execute(sql.release, (nonce,))
             return None
-        return self._lease_of(rows, nonce, server, shared=slot is not None)
+        lease = self._lease_of(rows, nonce, server, shared=slot is not None)
+        if not self.keeps_suspects:
+            return lease
+        return replace(lease, past=await self.suspects.past(lease.term))
 
     @staticmethod
     def _free(rows: Sequence[Any], slots: int) -> tuple[int | None, frozenset[int]]:
@@ -157,8 +157,12 @@ class Leases:
 
     async def _take(self, nonce: str, lanes: Collection[int], lease_seconds: float) -> None:
         server, owner, wake_address = self._as
-        parameters = (server, owner, nonce, lease_seconds, wake_address, server)
-        await self._channel.execute(self.sql.take + self.sql.among(lanes), parameters)
+        parameters: tuple[Any, ...] = (server, owner, nonce, lease_seconds, wake_address, server)
+        if self.keeps_suspects:
+            sql, parameters = self.suspects.take(self.sql.take), (server, *parameters)
+        else:
+            sql = self.sql.take
+        await self._channel.execute(sql + among(lanes), parameters)
 
     def _lease_of(self, rows: Sequence[Any], nonce: str, server: str, *, shared: bool) -> Lease:
         ours = [row for row in rows if row[0] < LANES]
@@ -214,7 +218,7 @@ class Leases:
 
     async def give(self, lease: Lease, lanes: frozenset[int]) -> None:
         """See Store."""
-        sql = self.sql.release + self.sql.among(lanes)
+        sql = self.sql.release + among(lanes)
         await self._channel.execute(sql, (lease.term.nonce,))
 
     async def renew(self, lease: Lease, *, noted_id: int, lease_seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from sqlalchemy.engine import make_url
@@ -16,9 +16,9 @@ from outbox_relay.errors import (
     ServerChanged,
     StoreUnavailable,
 )
-from outbox_relay.relay.lease import Lease, Sharing, Term
+from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
 from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
-from outbox_relay.schema import MAX_ERROR_CHARS, schema_problem, tables
+from outbox_relay.schema import MAX_ERROR_CHARS, SUSPECTS_VERSION, schema_problem, tables
 from outbox_relay.store import mysql, postgresql, sqlite
 from outbox_relay.store.ahead import Ahead
 from outbox_relay.store.channel import Channel, MissingTable
@@ -111,6 +111,7 @@ class SqlStore:
         problem = schema_problem(version, min_reader)
         if problem is not None:
             raise SchemaMismatch(problem)
+        self._lanes.keeps_suspects = (version or 0) >= SUSPECTS_VERSION
 
     # Lease
 
@@ -154,6 +155,26 @@ class SqlStore:
         """See Store."""
         noted_id = self._ahead.settled(noted_id)
         await self._lanes.renew(lease, noted_id=noted_id, lease_seconds=lease_seconds)
+
+    async def past(self, term: Term) -> Past:
+        """See Store."""
+        return await self._lanes.suspects.past(term)
+
+    async def suspect(
+        self, first_id: int, last_id: int, lanes: Collection[int], term: Term
+    ) -> None:
+        """See Store."""
+        await self._lanes.suspects.suspect(first_id, last_id, lanes, term)
+
+    async def acquit(
+        self, lanes: Collection[int], term: Term, *, still: Suspects | None = None
+    ) -> None:
+        """See Store."""
+        await self._lanes.suspects.acquit(lanes, term, still=still)
+
+    async def recovered(self, term: Term) -> None:
+        """See Store."""
+        await self._lanes.suspects.recovered(term)
 
     async def release(self, lease: Lease) -> None:
         """See Store."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from outbox_relay.errors import LeaseLost, StoreUnavailable
-from outbox_relay.relay.lease import ALL_LANES, Lease, Sharing, Term, choose
+from outbox_relay.relay.lease import ALL_LANES, Lease, Past, Sharing, Suspects, Term, choose
 from outbox_relay.schema import LANES
 from outbox_relay.testing.clock import FakeClock
 
@@ -22,6 +22,9 @@ class _Held:
     crash_count: int = 0
     server: str = ""
     wake_address: str = ""
+    suspects: tuple[int, int] = (0, 0)
+    suspect_term: int = 0
+    suspect_count: int = 0
 
 
 class MemoryLeases:
@@ -31,6 +34,8 @@ class MemoryLeases:
         self._clock = clock
         self._rows = {lane: _Held() for lane in range(2 * LANES)}
         self._nonces = itertools.count(1)
+        self.keeps_suspects = True
+        """Set it to False for tables of an older version."""
 
     # For tests
 
@@ -78,6 +83,7 @@ class MemoryLeases:
             server=server,
             noted_id=max([row.noted_id for row in ours], default=0),
             crash_count=max([row.crash_count for row in ours], default=0),
+            past=self._past(lanes) if self.keeps_suspects else None,
         )
 
     def _take(self, lanes: Iterable[int], as_who: _Held, lease_seconds: float) -> None:
@@ -91,7 +97,13 @@ class MemoryLeases:
                 expires_at=self._clock.now() + lease_seconds,
                 noted_id=row.noted_id if row.server == as_who.server else 0,
                 crash_count=row.crash_count + 1 if row.nonce else 0,
+                suspects=row.suspects,
+                suspect_count=self._deaths(row) if row.server == as_who.server else 0,
             )
+
+    @staticmethod
+    def _deaths(row: _Held) -> int:
+        return row.suspect_count + (row.suspect_term == row.term) if row.nonce else 0
 
     def _sharing(self, own: int, nonce: str | None = None) -> Sharing:
         living = [lane for lane in range(LANES, 2 * LANES) if self._lives(lane)]
@@ -135,6 +147,48 @@ class MemoryLeases:
             self._rows[lane].expires_at = self._clock.now() + lease_seconds
             self._rows[lane].noted_id = noted_id
         self._require(lease)
+
+    def _past(self, lanes: Iterable[int]) -> Past:
+        rows = {lane: self._rows[lane] for lane in sorted(lanes) if lane < LANES}
+        return Past(
+            crash_count=max([row.crash_count for row in rows.values()], default=0),
+            suspects=tuple(
+                Suspects(lane, *row.suspects, row.suspect_count)
+                for lane, row in rows.items()
+                if row.suspect_count
+            ),
+        )
+
+    def past(self, term: Term) -> Past:
+        """See Store."""
+        return self._past(self._of(term.nonce))
+
+    def suspect(self, first_id: int, last_id: int, lanes: Collection[int], term: Term) -> None:
+        """See Store."""
+        held = self._of(term.nonce)
+        for lane in held & set(lanes):
+            row = self._rows[lane]
+            row.suspect_count *= row.suspects == (first_id, last_id)
+            row.suspects, row.suspect_term = (first_id, last_id), row.term
+        if lost := frozenset(lanes) - held:
+            raise LeaseLost(
+                f"lanes were taken from term {term.number}", lost if held else frozenset()
+            )
+
+    def acquit(self, lanes: Collection[int], term: Term, *, still: Suspects | None = None) -> None:
+        """See Store."""
+        for lane in self._of(term.nonce) & set(lanes):
+            row = self._rows[lane]
+            first, last, deaths = (
+                (still.first_id, still.last_id, still.deaths) if still else (0, 0, 0)
+            )
+            row.suspects, row.suspect_term, row.suspect_count = (first, last), 0, deaths
+
+    def recovered(self, term: Term) -> None:
+        """See Store."""
+        self.acquit(term.lanes, term)
+        for lane in self._of(term.nonce) & term.lanes:
+            self._rows[lane].crash_count = 0
 
     def release(self, lease: Lease) -> None:
         """See Store."""

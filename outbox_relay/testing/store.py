@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from outbox_relay.errors import SchemaMismatch, ServerChanged
 from outbox_relay.events import uuid7
-from outbox_relay.relay.lease import Lease, Sharing, Term
+from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
 from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
 from outbox_relay.schema import LANES, Codec, Status
 from outbox_relay.testing.clock import FakeClock
@@ -207,6 +207,30 @@ class InMemoryStore:
         """See Store."""
         await self._enter("renew")
         self.leases.renew(lease, noted_id=noted_id, lease_seconds=lease_seconds)
+
+    async def past(self, term: Term) -> Past:
+        """See Store."""
+        await self._enter("past")
+        return self.leases.past(term)
+
+    async def suspect(
+        self, first_id: int, last_id: int, lanes: Collection[int], term: Term
+    ) -> None:
+        """See Store."""
+        await self._enter("suspect")
+        self.leases.suspect(first_id, last_id, lanes, term)
+
+    async def acquit(
+        self, lanes: Collection[int], term: Term, *, still: Suspects | None = None
+    ) -> None:
+        """See Store."""
+        await self._enter("acquit")
+        self.leases.acquit(lanes, term, still=still)
+
+    async def recovered(self, term: Term) -> None:
+        """See Store."""
+        await self._enter("recovered")
+        self.leases.recovered(term)
 
     async def release(self, lease: Lease) -> None:
         """See Store."""

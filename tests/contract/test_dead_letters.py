@@ -4,6 +4,8 @@ Dead letters on each database: whose keys they hold, and what operators do with 
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
@@ -105,26 +107,50 @@ async def test_a_requeue_that_is_not_committed_frees_no_key(mariadb_database):
         (Selection(reasons=("too_large", "unreadable"), topics=("t",)), [0, 1]),
         (Selection(reasons=("too",)), []),
         (Selection(ids=(10**6,)), []),
+        (Selection(keys=(b"\x00\xff",)), [1]),
+        (Selection(keys=(b"k", b"\x00\xff"), topics=("t",)), [0, 1]),
     ],
 )
-async def test_they_are_found_by_topic_and_reason(sql_world, letters, selection, wanted):
+async def test_they_are_found_by_topic_key_and_reason(sql_world, letters, selection, wanted):
     """
     What is given must all fit. A reason is a whole word.
     """
     ids = await give_up(
         sql_world,
         ("t", b"k", "too_large: 9 bytes"),
-        ("t", None, "unreadable: codec 9"),
+        ("t", b"\x00\xff", "unreadable: codec 9"),
         ("t", None, "invalid_record: no"),
         ("u", b"k", "too_large: 9 bytes"),
     )
     pending = sql_world.begin()
     pending.insert("t")
     pending.commit()
-    found, capped = await letters.find(selection)
+    found = await letters.find(selection)
 
     assert [letter.id for letter in found] == [ids[n] for n in wanted]
-    assert not capped
+
+
+async def test_they_are_found_by_id_and_time(sql_world, letters):
+    """
+    Both ends of the ids count; of the times the first does.
+    """
+    ids = await give_up(sql_world, *[("t", None, "too_large: x")] * 4)
+    now = (await letters.read(ids[:1]))[0].dead_at
+    for age, row_id in enumerate(ids):
+        sql_world.age(row_id, seconds=100 * age)
+
+    async def found(**selection) -> list[int]:
+        letters_found = await letters.find(Selection(**selection))
+        return [ids.index(letter.id) for letter in letters_found]
+
+    assert await found(first_id=ids[1], last_id=ids[2]) == [1, 2]
+    assert await found(first_id=ids[3]) == [3]
+    assert await found(last_id=0) == []
+    assert await found(since=now - timedelta(seconds=150)) == [0, 1]
+    assert await found(until=now - timedelta(seconds=150)) == [2, 3]
+    [third] = await letters.read([ids[2]])
+    assert await found(since=third.dead_at, until=third.dead_at) == []
+    assert await found(since=third.dead_at, until=third.dead_at + timedelta(microseconds=1)) == [2]
 
 
 async def test_one_is_shown_as_it_was_written(sql_world, letters):
@@ -181,22 +207,22 @@ async def test_a_discarded_row_is_gone(sql_world, letters):
     """
     ids = await give_up(sql_world, ("t", b"k", "too_large: x"), ("t", b"k", "too_large: x"))
     discarded = await letters.discard(ids[:1])
-    found, _ = await letters.find(Selection())
+    found = await letters.find(Selection())
 
     assert discarded == 1
     assert [letter.id for letter in found] == ids[1:]
 
 
-async def test_no_more_than_a_cap_at_once(sql_world, letters, monkeypatch):
+async def test_they_come_in_pages(sql_world, letters):
     """
-    I10. The rest is another command's.
+    I10. However many there are, a few are looked at together.
     """
-    monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
     ids = await give_up(sql_world, *[("t", None, "too_large: x")] * 3)
-    found, capped = await letters.find(Selection())
+    first = await letters.find(Selection(), limit=2)
+    second = await letters.find(Selection(), after_id=first[-1].id, limit=2)
 
-    assert [letter.id for letter in found] == ids[:2]
-    assert capped
+    assert [letter.id for letter in first] == ids[:2]
+    assert [letter.id for letter in second] == ids[2:]
 
 
 async def test_without_tables_or_database(sqlite_database, tmp_path):

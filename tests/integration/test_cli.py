@@ -17,6 +17,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from outbox_relay.schema import SCHEMA_VERSION
 from tests.integration.command import LATEST_SECONDS, Running, call, environment
 
 
@@ -97,7 +98,7 @@ def test_migrate_then_status(folder: Path, sqlite_database: Any) -> None:
     assert (migrated.returncode, again.returncode, after.returncode) == (0, 0, 0)
     assert migrated.stdout.startswith("applied 0001")
     assert again.stdout == "nothing to do: the tables are up to date\n"
-    assert json.loads(after.stdout)["schema_version"] == 2
+    assert json.loads(after.stdout)["schema_version"] == SCHEMA_VERSION
     assert "nobody: no relay is active" in human.stdout
 
 
@@ -129,7 +130,7 @@ def test_status_reads_it_all_from_the_database(
     left = standing.pop("lease_seconds_left")
 
     assert standing == {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "schema_problem": None,
         "backlog_rows": 2,
         "dead_letter_rows": 1,

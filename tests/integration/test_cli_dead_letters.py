@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -111,7 +113,7 @@ def test_the_list_as_json(call: Call) -> None:
     assert [letter["id"] for letter in shown["dead_letters"]] == [1]
     assert shown["dead_letters"][0]["dead_at"] == "2026-11-21T12:00:00Z"
     assert chosen["counts"] == [{"topic": "users", "reason": "too_large", "rows": 1}]
-    assert nothing == {"counts": [], "capped": False, "dead_letters": []}
+    assert nothing == {"counts": [], "dead_letters": []}
 
 
 def test_show_tells_the_payload_only_when_asked(call: Call) -> None:
@@ -129,6 +131,7 @@ def test_show_tells_the_payload_only_when_asked(call: Call) -> None:
     assert text["payload"] == '{"secret": "geheim"}'
     assert inflated["payload"] == '{"note": "inflated"}'
     assert binary["payload_base64"] == "/wA="
+    assert '\n  "secret": "geheim"\n' in call("dead-letters", "show", "1", "--payload").stdout
     assert missing.returncode == 1
     assert "row 4 is no dead letter" in missing.stderr
 
@@ -173,11 +176,163 @@ def test_discard_deletes_and_logs_without_payload_and_key(call: Call, sqlite_dat
 
     assert json.loads(done.stdout) == {"discarded": 1}
     assert statuses(sqlite_database) == {2: 2, 3: 2, 4: 0}
-    assert [(line["event"], line["row_id"], line["reason"]) for line in logged] == [
-        ("dead_letter_discarded", 1, "too_large")
+    assert [(line["event"], line.get("row_id"), line.get("reason")) for line in logged] == [
+        ("dead_letter_discarded", 1, "too_large"),
+        ("dead_letters_discarded", None, None),
     ]
+    assert (logged[1]["rows"], logged[1]["of"], logged[1]["ids"]) == (1, 1, [1, 4])
     assert "geheim" not in done.stderr
     assert "order-7" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("--key", "order-7"), [1]),
+        (("--key", "0x00ff"), [2]),
+        (("--from-id", "2"), [2, 3]),
+        (("--from-id", "2", "--to-id", "2"), [2]),
+        (("--since", "2026-11-21T12:00"), [1, 2, 3]),
+        (("--since", "2026-11-21T13:00:00+01:00"), [1, 2, 3]),
+        (("--since", "2026-11-21T12:00:01"), []),
+        (("--until", "2026-11-21T12:00"), []),
+        (("--until", "2026-11-21T12:00:01", "--topic", "users"), [3]),
+    ],
+)
+def test_they_are_chosen_by_key_id_and_time(call: Call, options: Any, wanted: list[int]) -> None:
+    """
+    UTC, unless the time names its zone; all that is given must fit.
+    """
+    shown = json.loads(call("dead-letters", "list", "--json", *options).stdout)
+
+    assert [letter["id"] for letter in shown["dead_letters"]] == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--since", "yesterday"), "use a time such as"),
+        (("--key", "0x0"), "hexadecimal digits"),
+        (("--rate", "0"), "--rate"),
+    ],
+)
+def test_what_cannot_be_read_is_told(call: Call, options: Any, told: str) -> None:
+    """
+    With 2, before the database is asked.
+    """
+    done = call("dead-letters", "requeue", *options)
+
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_a_dry_run_changes_nothing_and_does_not_ask(call: Call, sqlite_database: Any) -> None:
+    """
+    It counts what would be done.
+    """
+    told = call("dead-letters", "discard", "--all", "--dry-run")
+    counted = json.loads(call("dead-letters", "requeue", "--all", "--dry-run", "--json").stdout)
+
+    assert told.returncode == 0
+    assert "would discard 3; nothing is done" in told.stdout
+    assert counted["would_requeue"] == 3
+    assert sum(count["rows"] for count in counted["counts"]) == 3
+    assert statuses(sqlite_database) == {1: 2, 2: 2, 3: 2, 4: 0}
+
+
+def test_a_requeue_is_logged_with_its_filters_and_without_keys(call: Call) -> None:
+    """
+    I11. Who accounts for it finds when, how many and which; of keys only how many were named.
+    """
+    done = call(
+        *("dead-letters", "requeue", "--key", "order-7", "--topic", "orders", "--yes"),
+        own_process=True,
+    )
+    [line] = [json.loads(text) for text in done.stderr.splitlines()]
+
+    assert (line["event"], line["rows"], line["of"]) == ("dead_letters_requeued", 1, 1)
+    assert (line["topics"], line["chosen_keys"], line["stopped"]) == (["orders"], 1, False)
+    assert "order-7" not in done.stderr
+
+
+def more(database: Any, rows: int) -> None:
+    """As many dead letters."""
+    engine = sa.create_engine(database.sync_url)
+    insert = sa.text(
+        "INSERT INTO outbox (event_name, topic, payload, status, attempts, dead_at, last_error) "
+        "VALUES ('e', 'many', '{}', 2, 1, '2026-11-21 12:00:00.000000', 'too_large: x')"
+    )
+    with engine.begin() as connection:
+        connection.execute(insert, [{}] * rows)
+    engine.dispose()
+
+
+def test_a_rate_is_kept_and_a_signal_says_what_is_done(
+    call: Call, sqlite_database: Any, tmp_path: Path
+) -> None:
+    """
+    The rows that are under way are finished; the same command goes on with the rest.
+    """
+    more(sqlite_database, 500)
+    running = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "outbox_relay", "dead-letters", "discard"),
+            *("--topic", "many", "--yes", "--rate", "10"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OUTBOX_RELAY_CONFIG": "config.toml"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    first = json.loads(running.stderr.readline())
+    running.send_signal(signal.SIGINT)
+    told, logged = running.communicate(timeout=60)
+    left = sum(status == 2 for status in statuses(sqlite_database).values()) - 3
+    rest = call("dead-letters", "discard", "--topic", "many", "--yes", "--json")
+
+    assert first["event"] == "dead_letter_discarded"
+    assert running.returncode == 130
+    assert 0 < 500 - left < 500
+    assert f"stopped: discarded {500 - left} of 500; the same command goes on" in told
+    assert json.loads(logged.splitlines()[-1])["stopped"] is True
+    assert json.loads(rest.stdout) == {"discarded": left}
+
+
+def test_what_a_writer_put_in_does_not_reach_the_terminal(call: Call, sqlite_database: Any) -> None:
+    """
+    A key or a payload could clear the screen, or write another answer onto it.
+    """
+    engine = sa.create_engine(sqlite_database.sync_url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE outbox SET payload = :text, event_name = :text WHERE id = 1"),
+            {"text": "\x1b[2Jhello"},
+        )
+    engine.dispose()
+    shown = call("dead-letters", "list").stdout
+    shown += call("dead-letters", "show", "1", "--payload").stdout
+
+    assert "\x1b" not in shown
+    assert "\\x1b[2Jhello" in shown
+
+
+def test_a_zip_bomb_is_shown_as_it_is_stored(call: Call, sqlite_database: Any) -> None:
+    """
+    I10. It is inflated no further than a payload may be large.
+    """
+    bomb = zlib.compress(bytes(64 * 1024 * 1024), 9)
+    engine = sa.create_engine(sqlite_database.sync_url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE outbox SET payload = :bomb, codec = 1 WHERE id = 1"), {"bomb": bomb}
+        )
+    engine.dispose()
+    shown = json.loads(call("dead-letters", "show", "1", "--payload", "--json").stdout)
+
+    assert base64.b64decode(shown["stored_base64"]) == bomb
+    assert "16777215" in shown["payload_problem"].replace(",", "")
 
 
 def test_without_tables_it_ends_with_3(tmp_path: Path) -> None:

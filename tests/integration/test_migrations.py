@@ -39,6 +39,7 @@ FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
 STEPS = [
     "0001 The outbox and the tables beside it, at version 1",
     "0002 Slots of active relays in the lease table, at version 2",
+    "0003 Suspects in the lease table, at version 3",
 ]
 
 

@@ -20,6 +20,7 @@ from outbox_relay.relay.ports import Backlog
 from outbox_relay.schema import Codec, Status, tables
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+OF_DEAD_LETTERS = ("list", "show", "requeue", "discard")
 VERBS = ("run", "demo", "migrate", "check-config", "status")
 
 
@@ -98,7 +99,16 @@ def test_every_kind_and_reason_is_documented() -> None:
     assert all(f"`{kind}`" in text for kind in ("unknown", "rejected", "too_large"))
 
 
-@pytest.mark.parametrize("words", [[], *([verb] for verb in VERBS)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        *([verb] for verb in VERBS),
+        ["dead-letters"],
+        *(["dead-letters", verb] for verb in OF_DEAD_LETTERS),
+    ],
+    ids=" ".join,
+)
 def test_the_command_line_page_shows_the_help(words: list[str]) -> None:
     """
     docs/reference/command-line.md holds the --help text of each verb, word for word.

@@ -4,6 +4,7 @@ A relay whose broker or database is away, whose lease ran out or whose tables do
 
 from __future__ import annotations
 
+from outbox_relay.store.channel import MissingTable
 from tests.unit.faults import unavailable
 
 
@@ -139,4 +140,22 @@ async def test_another_server_begins_a_new_term(start, store, broker, clock):
     await clock.advance(2)
 
     assert "term_over" in running.watcher.names()
+    assert broker.seqs() == [row_id]
+
+
+async def test_a_column_that_is_gone_is_no_storm_of_retries(start, store, broker, clock):
+    """
+    I8. The relay looks again with growing pauses, says why, and goes on when the column is back.
+    """
+    row_id = store.insert("orders")
+    gone = MissingTable("Unknown column 'headers' in 'field list'")
+    store.fail("read", *[gone] * 1000)
+    running = start()
+    await clock.advance(120)
+    reads = store.calls.count("read")
+    store._failures.clear()
+    await clock.advance(30)
+
+    assert reads <= 12
+    assert "store_unavailable" in running.watcher.names()
     assert broker.seqs() == [row_id]
