@@ -33,9 +33,7 @@ CLIENT_BUCKETS: Final = (
     *(2.5, 5, 7.5, 10),
 )
 ROW_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
-REBUILD_REASONS: Final = frozenset(
-    {"unknown", "rejected", "healed", "slow", "ended", "no_metadata"}
-)
+REBUILD_REASONS: Final = frozenset({"unknown", "rejected", "healed", "ended", "no_metadata"})
 MOST_UNEXPECTED: Final = 50
 LOG_REPEAT_SECONDS: Final = 10.0
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from aiokafka.structs import TopicPartition
 
-from outbox_relay.brokers.kafka_client import SLOW_SECONDS, Client, Withdrawn, topics_of
+from outbox_relay.brokers.kafka_client import Client, topics_of
 from outbox_relay.brokers.kafka_errors import detail_of, outcome_of, unexpected
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.brokers.record_batch import RecordBatch
@@ -115,19 +115,11 @@ class KafkaBroker:
         return await self._publish(TopicPartition(topic, partition), batch)
 
     async def _publish(self, tp: TopicPartition, batch: RecordBatch) -> Outcome:
-        """*batch* through one producer, or the next if it was not yet sent when that was given up."""
         client: Client | None = None
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._options.publish_deadline_seconds):
-                while True:
-                    client = await self._client_for(tp)
-                    started = loop.time()
-                    try:
-                        await client.publish(tp, batch)
-                    except Withdrawn:
-                        continue
-                    break
+                client = await self._client_for(tp)
+                await client.publish(tp, batch)
         except TimeoutError:
             outcome = self._too_late(tp, client)
         except BrokerUnavailable as error:
@@ -136,8 +128,7 @@ class KafkaBroker:
             outcome = outcome_of(error)
             self._count(error)
         else:
-            if loop.time() - started < SLOW_SECONDS:
-                self._heal(tp)
+            self._heal(tp)
             return Acked()
         if client is not None and not isinstance(outcome, Acked):
             self._failed(client, tp, outcome)
@@ -169,7 +160,7 @@ class KafkaBroker:
         if tp not in self._sick and tp not in main.burnt:
             return main
         if not main.burnt <= self._sick:
-            self._renew("healed")
+            self._renew()
         return await self._quarantine()
 
     async def _quarantine(self) -> Client:
@@ -200,28 +191,19 @@ class KafkaBroker:
         if client is not self._client:
             self._retire(client, type(outcome).__name__.lower())
 
-    def _slow(self, client: Client, partitions: list[TopicPartition]) -> None:
-        """
-        A request gets no answer: one of its partitions is slow, and aiokafka sends nothing else to
-        that broker. All of them leave the main producer, and what waits behind them goes by a new one.
-        """
-        if client is self._client:
-            self._sick.update(partitions)
-            self._renew("slow")
-
     def _heal(self, tp: TopicPartition) -> None:
         if tp in self._sick:
             self._sick.discard(tp)
             self._observer.log("partition_well", topic=tp.topic, partition=tp.partition)
 
-    def _renew(self, reason: str) -> None:
+    def _renew(self) -> None:
         """Start another main producer beside the one at work, and change over when it is ready."""
         now = asyncio.get_running_loop().time()
         if self._renewing is None and now - self._renewed_at >= RENEW_SECONDS:
             self._renewed_at = now
-            self._renewing = asyncio.create_task(self._change_over(reason))
+            self._renewing = asyncio.create_task(self._change_over())
 
-    async def _change_over(self, reason: str) -> None:
+    async def _change_over(self) -> None:
         old = self._client
         try:
             fresh = await self._start()
@@ -236,9 +218,8 @@ class KafkaBroker:
         if old is None or self._client is not old:
             await fresh.close(1.0)
             return
-        self._retire(old, reason)
+        self._retire(old, "healed")
         self._client = fresh
-        old.withdraw()
         if not self._sick:
             for client in list(self._quarantines):
                 self._retire(client, "healed")
@@ -266,7 +247,7 @@ class KafkaBroker:
             login = self._login.arguments()
         except CredentialsError as error:
             raise BrokerUnavailable(str(error)) from error
-        client = Client(self._options, login, on_slow=self._slow)
+        client = Client(self._options, login)
         try:
             async with asyncio.timeout(self._options.request_timeout_seconds):
                 await client.producer.start()

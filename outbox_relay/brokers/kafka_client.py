@@ -3,14 +3,17 @@ One aiokafka producer, made so that a partition in trouble holds up no other.
 
 aiokafka has one produce request under way for each broker, with a batch of each partition, and
 sleeps its retry backoff while the broker counts as busy: one topic that answers NOT_ENOUGH_REPLICAS
-takes a healthy one from 0.4 to 101 ms. Here a batch that is to be repeated waits by itself, and
+takes a healthy one from 0.4 to 101 ms. Here
 
-* an answer that refuses it for now, and says that nothing was stored, is repeated for `REPEAT_SECONDS`
-  only: it is known long before the deadline, by its name;
+* a batch that is to be repeated waits by itself, and the next request goes at once;
+* a request without an answer for `SLOW_SECONDS` keeps its connection, and the next one takes another: a
+  broker answers one after the other on each. The partitions of a slow request go alone, each on a
+  connection of its own, until they are answered in time;
+* an answer that refuses a batch for now, and says that nothing was stored, is repeated for
+  `REPEAT_SECONDS` only: it is known long before the deadline, by its name;
 * a batch that may be stored is repeated until the deadline: the broker drops the second copy only from
   the producer that sent the first;
-* a batch whose deadline has passed is taken back, so that it is not stored long after its repetition;
-* a request without an answer for `SLOW_SECONDS` is told of: what waits behind it may go another way.
+* a batch whose deadline has passed is taken back, so that it is not stored long after its repetition.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Coroutine, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError, LeaderNotAvailableError
 from aiokafka.producer.message_accumulator import MessageBatch
 from aiokafka.producer.sender import SendProduceReqHandler
@@ -34,27 +40,31 @@ from outbox_relay.brokers.record_batch import RecordBatch
 MOST_BATCH_BYTES = 64 * 1024 * 1024
 METADATA_AGE_MS = 60_000
 REPEAT_SECONDS = 1.0
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 0.25
+MOST_CONNECTIONS = 8
+"""To each broker, and only while partitions are slow."""
 
 
-class Withdrawn(KafkaError):  # type: ignore[misc]
-    """The batch was taken back before it was sent: it may go another way at once."""
+class GivenUp(KafkaError):  # type: ignore[misc]
+    """Nobody waits for the batch any more."""
 
 
 class _Produce(SendProduceReqHandler):  # type: ignore[misc]
-    """A produce request that leaves what must be repeated in `again`, and does not wait."""
+    """A produce request on a connection of its own choice; what must be repeated is in `again`."""
 
-    def __init__(self, client: Client, batches: Mapping[TopicPartition, MessageBatch]) -> None:
+    def __init__(
+        self, client: Client, batches: Mapping[TopicPartition, MessageBatch], group: object
+    ) -> None:
         super().__init__(client.sender, batches)
         self._owner = client
+        self._group = group
         self.again: list[MessageBatch] = self._to_reenqueue
 
     async def do(self, node_id: int) -> None:
-        request = self.create_request()
-        loop = asyncio.get_running_loop()
-        slow = loop.call_later(SLOW_SECONDS, self._owner.on_slow, self._owner, list(self._batches))
         try:
-            response = await self._client.send(node_id, request)
+            request = self.create_request()
+            response = await self._client.send(node_id, request, group=self._group)
+            self.handle_response(response)
         except KafkaError as error:
             if error.invalid_metadata:
                 self._client.force_metadata_update()
@@ -63,10 +73,9 @@ class _Produce(SendProduceReqHandler):  # type: ignore[misc]
                     self.again.append(batch)
                 else:
                     batch.failure(exception=error)
-        else:
-            self.handle_response(response)
-        finally:
-            slow.cancel()
+        except Exception as error:  # noqa: BLE001 - it would end the task that sends everything
+            for batch in self._batches.values():
+                batch.failure(exception=error)
 
     def _can_retry(self, error: KafkaError, batch: MessageBatch) -> bool:
         repeats = super()._can_retry(error, batch) and not batch.future.done()
@@ -85,13 +94,7 @@ class _Trouble:
 class Client:
     """A producer, how many batches it has under way, and which partitions it cannot serve any more."""
 
-    def __init__(
-        self,
-        options: KafkaOptions,
-        login: Mapping[str, Any],
-        *,
-        on_slow: Callable[[Client, list[TopicPartition]], None],
-    ) -> None:
+    def __init__(self, options: KafkaOptions, login: Mapping[str, Any]) -> None:
         self.producer = AIOKafkaProducer(
             bootstrap_servers=[s.strip() for s in options.bootstrap_servers.split(",")],
             client_id=options.client_id,
@@ -106,11 +109,15 @@ class Client:
             compression_type=None if options.compression == "none" else options.compression,
             **login,
         )
-        self.on_slow = on_slow
         self.sender = self.producer._sender
         self.sender._send_produce_req = self._send
         self._queues = self.producer._message_accumulator
         self._later: set[asyncio.Task[None]] = set()
+        self._slow: set[TopicPartition] = set()
+        self._busy: defaultdict[int, set[int]] = defaultdict(set)
+        self._places = defaultdict[int, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(MOST_CONNECTIONS)
+        )
         self._troubles: dict[TopicPartition, _Trouble] = {}
         self.burnt: set[TopicPartition] = set()
         """Their numbers in this producer are not what the broker waits for."""
@@ -128,7 +135,7 @@ class Client:
 
     async def publish(self, tp: TopicPartition, batch: RecordBatch) -> None:
         """
-        Wait for the ack of *batch*. Raises what the broker or aiokafka says; Withdrawn at times.
+        Wait for the ack of *batch*. Raises what the broker or aiokafka says.
 
         Cancel it at the deadline: nothing of the batch is sent from then on.
         """
@@ -141,8 +148,6 @@ class Client:
                 raise copy.copy(self._queues._exception)
             queued = self._queues._append_batch(batch, tp)
             await asyncio.shield(queued.future)
-        except Withdrawn:
-            raise
         except BaseException:
             if queued is not None:
                 self.burnt.add(tp)
@@ -188,18 +193,52 @@ class Client:
     # In the place of `Sender._send_produce_req`
 
     async def _send(self, node_id: int, batches: Mapping[TopicPartition, MessageBatch]) -> None:
-        request = _Produce(self, batches)
-        await request.do(node_id)
+        """Send *batches*. Returns when the broker may be sent to again, perhaps before its answer."""
+        well = {tp: batch for tp, batch in batches.items() if tp not in self._slow}
+        for tp in batches.keys() - well.keys():
+            self._spawn(self._request(node_id, {tp: batches[tp]}))
+        if well:
+            request = self._spawn(self._request(node_id, well))
+            await asyncio.wait([request], timeout=SLOW_SECONDS)
+            if not request.done():
+                self._slow.update(well)
         self.sender._in_flight.remove(node_id)
-        repeated = {batch.tp for batch in request.again}
-        for tp in batches:
-            if tp not in repeated:
-                self._troubles.pop(tp, None)
-                self.sender._muted_partitions.remove(tp)
+
+    async def _request(self, node_id: int, batches: Mapping[TopicPartition, MessageBatch]) -> None:
+        clock = asyncio.get_running_loop().time
+        async with self._places[node_id]:
+            started = clock()
+            busy = self._busy[node_id]
+            connection = next(number for number in count() if number not in busy)
+            busy.add(connection)
+            try:
+                group = (
+                    (ConnectionGroup.DEFAULT, connection) if connection else ConnectionGroup.DEFAULT
+                )
+                request = _Produce(self, batches, group)
+                await request.do(node_id)
+            finally:
+                busy.discard(connection)
+        if clock() - started < SLOW_SECONDS:
+            self._slow.difference_update(batches)
         for batch in request.again:
-            task = asyncio.create_task(self._repeat(batch))
-            self._later.add(task)
-            task.add_done_callback(self._later.discard)
+            self._spawn(self._repeat(batch))
+        repeated = {batch.tp for batch in request.again}
+        for tp in batches.keys() - repeated:
+            self._troubles.pop(tp, None)
+            self.sender._muted_partitions.discard(tp)
+        self._wake()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+        return task
+
+    def _wake(self) -> None:
+        """Let aiokafka look again for what is to be sent."""
+        if not self._queues._waiter_future.done():
+            self._queues._waiter_future.set_result(None)
 
     async def _repeat(self, batch: MessageBatch) -> None:
         """Queue *batch* again after the backoff. Its partition is muted until then."""
@@ -208,23 +247,19 @@ class Client:
             await self.producer.client._maybe_wait_metadata()
             if not self._has_no_leader(batch.tp):
                 break
+            trouble = self._troubles.get(batch.tp)
+            if trouble is not None and not self.may_repeat(trouble.error, batch):
+                # Such as a topic that was deleted.
+                batch.failure(exception=trouble.error)
             self.producer.client.force_metadata_update()
         self.sender._muted_partitions.discard(batch.tp)
         if not batch.future.done():
             self._queues.reenqueue(batch)
-            if not self._queues._waiter_future.done():
-                self._queues._waiter_future.set_result(None)
+            self._wake()
 
     # Taking back
 
-    def withdraw(self) -> None:
-        """Give back what was never sent: its publishers get Withdrawn."""
-        for queue in list(self._queues._batches.values()):
-            for batch in list(queue):
-                if batch.retry_count == 0:
-                    self._take_back(batch, Withdrawn("not sent"))
-
-    def _take_back(self, batch: MessageBatch, error: KafkaError | None = None) -> None:
+    def _take_back(self, batch: MessageBatch) -> None:
         """Send *batch* no more. What is on its way to the broker cannot be stopped."""
         queue = self._queues._batches.get(batch.tp)
         if queue and batch in queue:
@@ -236,7 +271,7 @@ class Client:
                 self._queues._pending_batches.add(batch)
         if not batch._drain_waiter.done():
             batch._drain_waiter.set_result(None)
-        batch.failure(error or Withdrawn("given up"))
+        batch.failure(GivenUp())
         batch.future.exception()
 
     async def close(self, timeout_seconds: float) -> None:

@@ -136,7 +136,7 @@ ProducerFenced again a newer producer has our number: a new one gets its own
 _OWN = """
 PartitionGone topic the topic was made anew with fewer partitions
 AssertionError topic aiokafka asserts that it knows the partition
-Withdrawn again not sent yet when its client was given up; it goes to the next one
+GivenUp again its deadline has passed
 TokenUnavailable all the program behind kafka.oauth_token_provider fails
 BrokerUnavailable all no broker lets us in
 """

@@ -214,8 +214,8 @@ class EventProducer:
         """Take a term if the lanes are free, and relay. Whether there is nothing left to do."""
         if self._holding is not None:
             # The last term broke off: nobody, we neither, should wait for the end of its lease.
-            lease, self._holding = self._holding.lease, None
-            await self._store.release(lease)
+            broken, self._holding = self._holding, None
+            await self._store.release(broken.lease)
         started = self._clock.now()
         lease = await self._store.acquire(
             self._owner,
