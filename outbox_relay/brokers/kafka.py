@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from aiokafka.structs import TopicPartition
 
 from outbox_relay.brokers.kafka_client import Client, topics_of
-from outbox_relay.brokers.kafka_errors import detail_of, outcome_of, unexpected
+from outbox_relay.brokers.kafka_errors import detail_of, outcome_of, refusal_of, unexpected
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.brokers.record_batch import RecordBatch
 from outbox_relay.brokers.security import LOGIN_ERRORS, Login
@@ -258,6 +258,7 @@ class KafkaBroker:
                 raise
             raise BrokerUnavailable(
                 await self._login.refusal(login)
+                or refusal_of(error)
                 or f"kafka at {self._options.bootstrap_servers} does not answer "
                 f"({type(error).__name__}): start it, or correct kafka.bootstrap_servers and "
                 "kafka.security_protocol"

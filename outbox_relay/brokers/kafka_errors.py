@@ -70,6 +70,12 @@ def detail_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
+def refusal_of(error: BaseException) -> str | None:
+    """Why a broker refuses to serve us at all; None if it did not answer so."""
+    row = _CODES.get(error.errno) if isinstance(error, BrokerResponseError) else None
+    return f"{detail_of(error)}: {row.why}" if row else None
+
+
 def is_stored_nowhere(error: BaseException) -> bool:
     """Whether a broker answered that it refuses the batch for now, and did not store it."""
     return isinstance(error, BrokerResponseError) and error.errno in STORED_NOWHERE

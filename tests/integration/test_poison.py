@@ -232,3 +232,27 @@ async def test_a_batch_whose_deadline_has_passed_is_not_stored_later(
     assert isinstance(late, Unknown)
     assert "NOT_ENOUGH_REPLICAS (19)" in late.detail
     assert [r.value for r in records] == [b"before"]
+
+
+async def test_a_topic_that_refuses_our_timestamps_is_a_fault_of_the_topic(
+    kafka_cluster, topics, broker
+):
+    """
+    One wrong clock must not fill the dead letters; what is mended goes on.
+    """
+    sick = topics[SICK]
+    await broker.partitions(sick)
+    limit = {"min.insync.replicas": "2", "message.timestamp.before.max.ms": "1000"}
+    await asyncio.to_thread(kafka_cluster.set_topic_config, sick, limit)
+    outcome: Outcome = Acked()
+    while outcome == Acked():  # until the broker has heard of it
+        outcome = await publish(broker, sick, b"old")
+    await asyncio.to_thread(kafka_cluster.set_topic_config, sick, {"min.insync.replicas": "2"})
+    later: Outcome = outcome
+    async with asyncio.timeout(20):
+        while later != Acked():
+            later = await publish(broker, sick, b"new")
+
+    assert isinstance(outcome, Unknown)
+    assert outcome.fault is Fault.TOPIC
+    assert "INVALID_TIMESTAMP (32)" in outcome.detail

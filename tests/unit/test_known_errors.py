@@ -260,3 +260,15 @@ def test_what_an_error_of_a_database_means(original: Exception, meaning: Meaning
 
         assert row is not None
         assert row.meaning is meaning
+
+
+def test_a_missing_right_to_the_cluster_is_told() -> None:
+    """
+    A producer that may not have a number does not even start: "does not answer" would mislead.
+    """
+    refused = kafka.ClusterAuthorizationFailedError()
+
+    assert kafka_errors.refusal_of(refused) == (
+        "CLUSTER_AUTHORIZATION_FAILED (31): no right to IdempotentWrite, or to the cluster"
+    )
+    assert kafka_errors.refusal_of(kafka.KafkaConnectionError()) is None
