@@ -14,6 +14,7 @@ from benchmarks import flatness as flat
 from benchmarks import idle as idling
 from benchmarks import insert as inserting
 from benchmarks import latency as latencies
+from benchmarks import poison as poisons
 from benchmarks import report
 from benchmarks import roundtrip as roundtrips
 from benchmarks import several as sharing
@@ -225,6 +226,18 @@ def rivals(
         start=servers,
         others=part_versions(),
     )
+
+
+@app.command()
+def poison(
+    trouble: Annotated[
+        poisons.Trouble, typer.Option(help="Of the other topic.")
+    ] = poisons.Trouble.TOO_FEW_REPLICAS,
+    seconds: Annotated[float, typer.Option(min=1, help="How long each is counted.")] = 20.0,
+    rate: Annotated[int, typer.Option(min=10, help="Events a second, of both topics.")] = 300,
+) -> None:
+    """p99 of a healthy topic beside one that fails for good, on three brokers. Keeps no JSON."""
+    typer.echo(poisons.report(poisons.measure(trouble, seconds=seconds, rate=rate)))
 
 
 @app.command()

@@ -17,6 +17,7 @@ Every error that outbox-relay raises, and what it means for an event.
   + SchemaMismatch             the table is missing, older or newer than this version serves; it waits
   + StoreUnavailable           the database does not answer; everything waits, nothing is given up
     - ServerChanged            another server answers: ids mean something else now; a new term begins
+    - ServerReadOnly           the server only reads: after a failover it is the old primary
   + LeaseLost                  another relay holds the lanes now; drop our result
   + PublishError               what kept a record from being published
     - TopicUnavailable         missing, unauthorised or misconfigured: the topic pauses
@@ -95,6 +96,12 @@ class StoreUnavailable(OutboxRelayError):
 
 class ServerChanged(StoreUnavailable):
     """Another server answers under the same address: cursors and queued marks are void."""
+
+    ends_term = True
+
+
+class ServerReadOnly(StoreUnavailable):
+    """The server only reads. Every connection to it is given up: the primary may be another one."""
 
     ends_term = True
 

@@ -33,12 +33,13 @@ CLIENT_BUCKETS: Final = (
     *(2.5, 5, 7.5, 10),
 )
 ROW_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
-REBUILD_REASONS: Final = frozenset({"unknown", "rejected", "no_metadata"})
+REBUILD_REASONS: Final = frozenset({"unknown", "rejected", "healed", "ended", "no_metadata"})
+MOST_UNEXPECTED: Final = 50
 LOG_REPEAT_SECONDS: Final = 10.0
 
 _TROUBLE = re.compile(
-    r"_failed$|_unavailable$|_unknown$|_mismatch$|_paused$|_parked$|_spent$|"
-    r"_timed_out$|^dead_letter|^term_over$|^careful_begun$"
+    r"_failed$|_unavailable$|_unknown$|_mismatch$|_paused$|_parked$|_quarantined$|_spent$|"
+    r"_timed_out$|^dead_letter|^term_over$|^careful_begun$|^unexpected_error$"
 )
 
 
@@ -79,6 +80,7 @@ class Metrics:
     def __init__(self, *, database: str = "", driver: str = "") -> None:
         self.registry = CollectorRegistry()
         self._topics: set[str] = set()
+        self._unexpected: set[tuple[str, str]] = set()
         self._backlog()
         self._publishing()
         self._running()
@@ -92,6 +94,14 @@ class Metrics:
                 return OTHER_TOPICS
             self._topics.add(name)
         return name
+
+    def unexpected(self, source: str, error: str) -> None:
+        """Count an error that is in no table: the first 50 have their word, all later ones share one."""
+        if (source, error) not in self._unexpected:
+            if len(self._unexpected) >= MOST_UNEXPECTED:
+                error = "other"
+            self._unexpected.add((source, error))
+        self.unexpected_errors.labels(source, error).inc()
 
     def _backlog(self) -> None:
         self.oldest_pending = self._gauge(
@@ -142,6 +152,11 @@ class Metrics:
             "producer_rebuilds", "How often the Kafka client was given up for a new one", "reason"
         )
         self.paused_topics = self._gauge("paused_topics", "Topics that pause")
+        self.unexpected_errors = self._counter(
+            "unexpected_errors",
+            "Errors that are not in the tables: taken as unknown, and repeated",
+            *("source", "error"),
+        )
 
     def _running(self) -> None:
         self.lanes_owned = self._gauge("lanes_owned", "Lanes that this relay holds, of 64")
@@ -213,6 +228,8 @@ class MetricsObserver:
         if event == "producer_rebuilt":
             reason = str(fields.get("reason"))
             self.metrics.rebuilds.labels(reason if reason in REBUILD_REASONS else "other").inc()
+        if event == "unexpected_error":
+            self.metrics.unexpected(str(fields.get("source")), str(fields.get("error")))
         if not _TROUBLE.search(event):
             self._logger.info(event, **fields)
             return

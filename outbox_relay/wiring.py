@@ -108,7 +108,7 @@ def build_producer(
     from outbox_relay.store import open_store  # noqa: PLC0415
 
     return EventProducer(
-        open_store(config.database),
+        open_store(config.database, observer=observer),
         KafkaBroker(config.kafka, observer=observer),
         options=config.relay,
         wire=config.wire,

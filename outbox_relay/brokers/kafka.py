@@ -7,22 +7,24 @@ Three things about aiokafka 0.14 shape this file; each was seen on a live Kafka 
   deadline is therefore ours, and a producer is closed by cancelling its sender.
 * A batch that fails for good uses up sequence numbers that the broker never sees, so everything
   after it on that partition fails with OutOfOrderSequenceNumber until there is a new producer.
-  After any failure the producer is retired: it takes no new batches, those under way settle.
 * It asks only the brokers that it knows for metadata. A new producer starts from the bootstrap
   servers again, which also finds a cluster whose brokers were all replaced.
+
+Hence the *main* producer serves what is well, and a partition whose last batch was not acked goes to a
+*quarantine* producer, which is given up after each failure. What is acked there goes back as soon as the
+main producer has been renewed; healthy partitions meanwhile notice nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+import struct
+from collections.abc import Sequence
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
 
-from outbox_relay.brokers.kafka_errors import outcome_of
+from outbox_relay.brokers.kafka_client import Client, topics_of
+from outbox_relay.brokers.kafka_errors import detail_of, outcome_of, refusal_of, unexpected
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.brokers.record_batch import RecordBatch
 from outbox_relay.brokers.security import LOGIN_ERRORS, Login
@@ -32,54 +34,10 @@ from outbox_relay.relay.ports import Observer, Record
 from outbox_relay.relay.watching import Silent
 
 METADATA_ATTEMPTS = 3
-MOST_BATCH_BYTES = 64 * 1024 * 1024
-METADATA_AGE_MS = 60_000
 BATCH_OVERHEAD_BYTES = 61  # record batch header, kafka.apache.org/documentation/#recordbatch
-
-
-class _Client:
-    """One aiokafka producer and how many batches it has under way."""
-
-    def __init__(self, options: KafkaOptions, login: Mapping[str, Any]) -> None:
-        self.producer = AIOKafkaProducer(
-            bootstrap_servers=[s.strip() for s in options.bootstrap_servers.split(",")],
-            client_id=options.client_id,
-            acks="all",
-            enable_idempotence=options.idempotent,
-            linger_ms=0,
-            # Batches are cut to size before they come here; a builder must never refuse a record.
-            max_batch_size=max(2 * options.max_request_bytes, MOST_BATCH_BYTES) + 1024,
-            max_request_size=max(2 * options.max_request_bytes, MOST_BATCH_BYTES) + 1024,
-            request_timeout_ms=int(options.request_timeout_seconds * 1000),
-            metadata_max_age_ms=METADATA_AGE_MS,
-            compression_type=None if options.compression == "none" else options.compression,
-            **login,
-        )
-        self.under_way = 0
-        self.idle = asyncio.Event()
-        self.idle.set()
-
-    def begin(self) -> None:
-        self.under_way += 1
-        self.idle.clear()
-
-    def done(self) -> None:
-        self.under_way -= 1
-        if not self.under_way:
-            self.idle.set()
-
-    async def close(self, timeout_seconds: float) -> None:
-        """Let go within the time given: ``stop()`` alone may never return."""
-        sender = self.producer._sender.sender_task
-        if sender is not None:
-            sender.cancel()
-            await asyncio.wait([sender], timeout=timeout_seconds / 2)
-            if sender.done() and not sender.cancelled():
-                sender.exception()
-        self.producer._closed = True
-        with contextlib.suppress(TimeoutError, KafkaError, OSError):
-            async with asyncio.timeout(timeout_seconds / 2):
-                await self.producer.client.close()
+MOST_QUARANTINES = 3
+RENEW_SECONDS = 5.0
+"""The main producer is renewed no more often: what waits for it goes by quarantine meanwhile."""
 
 
 class KafkaBroker:
@@ -89,10 +47,15 @@ class KafkaBroker:
         self._options = options
         self._login = Login(options)
         self._observer = observer or Silent()
-        self._client: _Client | None = None
-        self._starting: asyncio.Task[_Client] | None = None
+        self._client: Client | None = None
+        self._starting: asyncio.Task[Client] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._renewed_at = float("-inf")
         self._probing: asyncio.Task[bool] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
+        self._sick: set[TopicPartition] = set()
+        self._quarantines: list[Client] = []
+        self._choosing = asyncio.Lock()
 
     # Topics
 
@@ -144,58 +107,147 @@ class KafkaBroker:
                     detail=f"{size} bytes are more than kafka.max_request_bytes = "
                     f"{self._options.max_request_bytes}",
                 )
-        client: _Client | None = None
+        try:
+            batch = RecordBatch(records, compression=self._options.compression)
+        except (TypeError, ValueError, ArithmeticError, struct.error) as error:
+            # Nothing was sent, and the same records can never become a batch.
+            return Rejected(reason=RejectReason.UNREADABLE, detail=type(error).__name__)
+        return await self._publish(TopicPartition(topic, partition), batch)
+
+    async def _publish(self, tp: TopicPartition, batch: RecordBatch) -> Outcome:
+        client: Client | None = None
         try:
             async with asyncio.timeout(self._options.publish_deadline_seconds):
-                client = await self._started()
-                client.begin()
-                await self._deliver(client, topic, partition, records, self._options.compression)
+                client = await self._client_for(tp)
+                await client.publish(tp, batch)
         except TimeoutError:
-            outcome: Outcome = Unknown(
-                fault=Fault.PARTITION,
-                detail=f"no answer within {self._options.publish_deadline_seconds} s",
-            )
+            outcome = self._too_late(tp, client)
         except BrokerUnavailable as error:
             return Unknown(fault=Fault.BROKER, detail=str(error))
-        except (KafkaError, OSError, AssertionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever aiokafka raises, nothing is given up
             outcome = outcome_of(error)
+            self._count(error)
         else:
+            self._heal(tp)
             return Acked()
-        finally:
-            if client is not None:
-                client.done()
-        if client is not None:
-            self._retire(client, type(outcome).__name__.lower())
+        if client is not None and not isinstance(outcome, Acked):
+            self._failed(client, tp, outcome)
         return outcome
 
-    @staticmethod
-    async def _deliver(
-        client: _Client, topic: str, partition: int, records: Sequence[Record], compression: str
-    ) -> None:
-        """Publish the records as one batch and wait for the ack."""
-        batch = RecordBatch(records, compression=compression)
-        await (await client.producer.send_batch(batch, topic, partition=partition))
+    def _too_late(self, tp: TopicPartition, client: Client | None) -> Outcome:
+        """The deadline has passed. If the batch was refused for now until then, that is why."""
+        detail = f"no answer within {self._options.publish_deadline_seconds} s"
+        error = client.last_error(tp) if client is not None else None
+        if error is None:
+            return Unknown(fault=Fault.PARTITION, detail=detail)
+        self._count(error)
+        outcome = outcome_of(error)
+        fault = outcome.fault if isinstance(outcome, Unknown) else Fault.PARTITION
+        return Unknown(fault=fault, detail=f"{detail} but {detail_of(error)}")
 
-    # The producer's life
+    def _count(self, error: BaseException) -> None:
+        word = unexpected(error)
+        if word is not None:
+            self._observer.log("unexpected_error", source="kafka", error=word)
 
-    async def _started(self) -> _Client:
-        """A producer that takes batches. All who need one wait for the same start."""
+    # Main and quarantine
+
+    async def _client_for(self, tp: TopicPartition) -> Client:
+        main = await self._started()
+        if main.has_ended:
+            self._retire(main, "ended")
+            main = await self._started()
+        if tp not in self._sick and tp not in main.burnt:
+            return main
+        if not main.burnt <= self._sick:
+            self._renew()
+        return await self._quarantine()
+
+    async def _quarantine(self) -> Client:
+        """One with nothing under way, if it can be had: the sick ones do not wait for one another."""
+        async with self._choosing:
+            free = [client for client in self._quarantines if not client.under_way]
+            if free:
+                return free[0]
+            if len(self._quarantines) < MOST_QUARANTINES:
+                try:
+                    client = await self._start()
+                except LOGIN_ERRORS as error:
+                    raise BrokerUnavailable(detail_of(error)) from error
+                self._quarantines.append(client)
+                return client
+            return min(self._quarantines, key=lambda client: client.under_way)
+
+    def _failed(self, client: Client, tp: TopicPartition, outcome: Outcome) -> None:
+        """What follows for the producers from an outcome but an ack."""
+        if isinstance(outcome, Unknown) and tp not in self._sick:
+            self._sick.add(tp)
+            self._observer.log(
+                "partition_quarantined",
+                topic=tp.topic,
+                partition=tp.partition,
+                error=outcome.detail,
+            )
+        if client is not self._client:
+            self._retire(client, type(outcome).__name__.lower())
+
+    def _heal(self, tp: TopicPartition) -> None:
+        if tp in self._sick:
+            self._sick.discard(tp)
+            self._observer.log("partition_well", topic=tp.topic, partition=tp.partition)
+
+    def _renew(self) -> None:
+        """Start another main producer beside the one at work, and change over when it is ready."""
+        now = asyncio.get_running_loop().time()
+        if self._renewing is None and now - self._renewed_at >= RENEW_SECONDS:
+            self._renewed_at = now
+            self._renewing = asyncio.create_task(self._change_over())
+
+    async def _change_over(self) -> None:
+        old = self._client
+        try:
+            fresh = await self._start()
+            if old is not None:
+                async with asyncio.timeout(self._options.request_timeout_seconds):
+                    await fresh.producer.client.set_topics(topics_of(old))
+        except (*LOGIN_ERRORS, BrokerUnavailable) as error:
+            self._observer.log("renewal_failed", error=detail_of(error))
+            return
+        finally:
+            self._renewing = None
+        if old is None or self._client is not old:
+            await fresh.close(1.0)
+            return
+        self._retire(old, "healed")
+        self._client = fresh
+        if not self._sick:
+            for client in list(self._quarantines):
+                self._retire(client, "healed")
+
+    # The producers' lives
+
+    async def _started(self) -> Client:
+        """The main producer. All who need one wait for the same start."""
         if self._client is not None:
             return self._client
         if self._starting is None:
-            self._starting = asyncio.create_task(self._start())
+            self._starting = asyncio.create_task(self._start_main())
             self._starting.add_done_callback(self._start_ended)
         try:
             return await asyncio.shield(self._starting)
         except LOGIN_ERRORS as error:
             raise BrokerUnavailable(str(error)) from error
 
-    async def _start(self) -> _Client:
+    async def _start_main(self) -> Client:
+        client = self._client = await self._start()
+        return client
+
+    async def _start(self) -> Client:
         try:
             login = self._login.arguments()
         except CredentialsError as error:
             raise BrokerUnavailable(str(error)) from error
-        client = _Client(self._options, login)
+        client = Client(self._options, login)
         try:
             async with asyncio.timeout(self._options.request_timeout_seconds):
                 await client.producer.start()
@@ -206,30 +258,33 @@ class KafkaBroker:
                 raise
             raise BrokerUnavailable(
                 await self._login.refusal(login)
+                or refusal_of(error)
                 or f"kafka at {self._options.bootstrap_servers} does not answer "
                 f"({type(error).__name__}): start it, or correct kafka.bootstrap_servers and "
                 "kafka.security_protocol"
             ) from error
-        self._client = client
         return client
 
-    def _start_ended(self, task: asyncio.Task[_Client]) -> None:
+    def _start_ended(self, task: asyncio.Task[Client]) -> None:
         self._starting = None
         if not task.cancelled() and task.exception() is not None:
             self._observer.log("broker_unavailable", error=str(task.exception()))
 
-    def _retire(self, client: _Client, reason: str) -> None:
+    def _retire(self, client: Client, reason: str) -> None:
         """Give no more batches to *client*. What it has under way settles first."""
-        if self._client is not client:
+        if client is self._client:
+            self._client = None
+        elif client in self._quarantines:
+            self._quarantines.remove(client)
+        else:
             return
-        self._client = None
         self._observer.log("producer_rebuilt", reason=reason)
         task = asyncio.create_task(self._close_when_idle(client))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
     @staticmethod
-    async def _close_when_idle(client: _Client) -> None:
+    async def _close_when_idle(client: Client) -> None:
         await client.idle.wait()
         await client.close(2.0)
 
@@ -252,18 +307,21 @@ class KafkaBroker:
                 answered = await client.producer.client.force_metadata_update()
         except (BrokerUnavailable, TimeoutError):
             answered = False
-        if not answered and self._client is not None:
-            # Perhaps every broker it knows was replaced: start from the bootstrap servers again.
-            self._retire(self._client, "no_metadata")
+        if not answered:
+            # Perhaps every broker they know was replaced: start from the bootstrap servers again.
+            for client in [*filter(None, [self._client]), *self._quarantines]:
+                self._retire(client, "no_metadata")
+            self._sick.clear()
         return bool(answered)
 
     async def close(self, *, timeout_seconds: float) -> None:
         """See Broker."""
-        tasks = [task for task in (self._starting, self._probing, *self._retiring) if task]
+        under_way = (self._starting, self._renewing, self._probing, *self._retiring)
+        tasks = [task for task in under_way if task]
         for task in tasks:
             task.cancel()
-        if self._client is not None:
-            await self._client.close(timeout_seconds)
-            self._client = None
+        clients = [*filter(None, [self._client]), *self._quarantines]
+        self._client, self._quarantines = None, []
+        await asyncio.gather(*(client.close(timeout_seconds) for client in clients))
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_seconds)

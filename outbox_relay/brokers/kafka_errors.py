@@ -1,53 +1,104 @@
-"""
-What each Kafka error means for a batch. Codes: kafka.apache.org/protocol, "Error Codes".
-
-Only a short list may reject records or pause a topic; whatever is not on it leaves the outcome
-unknown, and the records are published again.
-"""
+"""From what Kafka and aiokafka say to an outcome, by the table of `kafka_codes`."""
 
 from __future__ import annotations
 
 from aiokafka import errors as kafka
 from aiokafka.errors import BrokerResponseError, KafkaError
 
-from outbox_relay.relay.outcomes import Fault, Outcome, Rejected, RejectReason, Unknown
+from outbox_relay.brokers.kafka_codes import ANSWERS, CLASSES, STORED_NOWHERE
+from outbox_relay.relay.known import Known, Meaning, by_code, label_of, of_the_system
+from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
 
+_CODES = by_code(ANSWERS)
+_CLASSES = by_code(CLASSES)
 
-class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
-    """Code 87, which aiokafka does not know: such as a record without a key on a compacted topic."""
-
-    errno = 87
-    message = "INVALID_RECORD"
-    description = "The broker refuses the record."
-
-
-# aiokafka turns codes it does not know into UnknownError, which would be published for ever.
-kafka.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
-
-_REJECTED: dict[type[KafkaError], RejectReason] = {
-    kafka.MessageSizeTooLargeError: RejectReason.TOO_LARGE,  # 10
-    kafka.RecordListTooLargeError: RejectReason.TOO_LARGE,  # 18
-    InvalidRecordError: RejectReason.INVALID_RECORD,  # 87
+_FAULTS = {
+    Meaning.PAUSE_TOPIC: Fault.TOPIC,
+    Meaning.PAUSE_ALL: Fault.BROKER,
 }
 
-_TOPIC: tuple[type[BaseException], ...] = (
-    kafka.UnknownTopicOrPartitionError,  # 3
-    kafka.InvalidTopicError,  # 17
-    kafka.TopicAuthorizationFailedError,  # 29
-    kafka.InvalidTimestampError,  # 32
-    kafka.UnsupportedForMessageFormatError,  # 43
-    kafka.PolicyViolationError,  # 44
-    # aiokafka asserts that it knows the partition: the topic was made anew with fewer.
-    AssertionError,
-)
+_TOO_LARGE = frozenset({10, 18, "RecordTooLargeError"})
+
+
+class PartitionGone(KafkaError):  # type: ignore[misc]
+    """The topic has no such partition (any more)."""
+
+
+def _register() -> None:
+    """
+    Let every answer arrive as what it is. aiokafka turns codes that it does not know into UnknownError,
+    and an INVALID_RECORD would be published for ever.
+    """
+    for row in ANSWERS:
+        if row.code not in kafka.kafka_errors:
+            kafka.kafka_errors[row.code] = type(
+                row.name,
+                (BrokerResponseError,),
+                {"errno": row.code, "message": row.name, "description": row.why},
+            )
+
+
+_register()
+
+
+def known(error: BaseException) -> Known | None:
+    """The row of *error*, or of the nearest class above it; None if it is in no table."""
+    if isinstance(error, BrokerResponseError):
+        return _CODES.get(error.errno)
+    if (found := of_the_system(error)) is not None:
+        return found
+    for kind in type(error).__mro__:
+        if kind is KafkaError and type(error) is not KafkaError:
+            break  # a class that aiokafka has and we do not
+        if (row := _CLASSES.get(kind.__name__)) is not None:
+            return row
+    return None
+
+
+def detail_of(error: BaseException) -> str:
+    """
+    What to tell of *error*: Kafka's name and code of it first, by which operators find it.
+
+    >>> detail_of(kafka.MessageSizeTooLargeError())
+    'MESSAGE_TOO_LARGE (10)'
+    """
+    if isinstance(error, BrokerResponseError):
+        row = _CODES.get(error.errno)
+        said = ", ".join(str(argument) for argument in error.args)
+        text = f"{row.name if row else type(error).__name__} ({error.errno})"
+        return f"{text}: {said}" if said else text
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def refusal_of(error: BaseException) -> str | None:
+    """Why a broker refuses to serve us at all; None if it did not answer so."""
+    row = _CODES.get(error.errno) if isinstance(error, BrokerResponseError) else None
+    return f"{detail_of(error)}: {row.why}" if row else None
+
+
+def is_stored_nowhere(error: BaseException) -> bool:
+    """Whether a broker answered that it refuses the batch for now, and did not store it."""
+    return isinstance(error, BrokerResponseError) and error.errno in STORED_NOWHERE
+
+
+def unexpected(error: BaseException) -> str | None:
+    """A word for the metric, if *error* is not one that is expected here; else None."""
+    row = known(error)
+    if row is None:
+        return label_of(error, error.errno if isinstance(error, BrokerResponseError) else None)
+    return str(row.name) if row.meaning is Meaning.UNEXPECTED else None
 
 
 def outcome_of(error: BaseException) -> Outcome:
-    """What *error*, which ended a batch, says of its records."""
-    detail = f"{type(error).__name__}: {error}"
-    for kind, reason in _REJECTED.items():
-        if isinstance(error, kind):
-            return Rejected(reason=reason, detail=detail)
-    if isinstance(error, _TOPIC):
-        return Unknown(fault=Fault.TOPIC, detail=detail)
-    return Unknown(fault=Fault.PARTITION, detail=detail)
+    """What *error*, which ended a batch, says of its records. What is in no table is unknown."""
+    row = known(error)
+    detail = detail_of(error)
+    if row is None:
+        return Unknown(fault=Fault.PARTITION, detail=detail)
+    if row.meaning is Meaning.ACKED:
+        return Acked()
+    if row.meaning is Meaning.REJECTED:
+        too_large = row.code in _TOO_LARGE
+        reason = RejectReason.TOO_LARGE if too_large else RejectReason.INVALID_RECORD
+        return Rejected(reason=reason, detail=detail)
+    return Unknown(fault=_FAULTS.get(row.meaning, Fault.PARTITION), detail=detail)

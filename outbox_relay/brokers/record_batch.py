@@ -128,7 +128,8 @@ class RecordBatch:
     """
     Records as one batch, as aiokafka's accumulator and sender take it.
 
-    Immutable but for the producer's state, which the sender sets before the first send.
+    Immutable but for the producer's state, which the sender sets before the first send. Raises at once
+    if there can be no such batch: later the others in its request would fail with it.
     """
 
     def __init__(self, records: Sequence[Record], *, compression: str) -> None:
@@ -136,6 +137,8 @@ class RecordBatch:
         self._last_ms = max([record.timestamp_ms for record in records])
         self._count = len(records)
         self._data = encode(records)
+        # Such as a time that the format has no room for.
+        _HEADER.pack(0, 0, -1, 2, 0, 0, 0, self._first_ms, self._last_ms, -1, -1, -1, self._count)
         self._compression = compression
         self._producer = (-1, -1, -1)
         self._built: bytearray | None = None

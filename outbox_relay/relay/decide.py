@@ -88,11 +88,12 @@ def decide(
             if rejected_in_a_row >= MOST_REJECTIONS_IN_A_ROW:
                 return PauseTopic(detail=f"{rejected_in_a_row} rejections in a row, now: {detail}")
             return DeadLetter(reason=reason, detail=detail)
+        case Unknown() if not broker_answers:
+            # Also if a topic seems to be missing: to the client an outage can look like that.
+            return AwaitBroker()
         case Unknown(fault=Fault.TOPIC, detail=detail):
             return PauseTopic(detail=detail)
         case Unknown(detail=detail):
-            if not broker_answers:
-                return AwaitBroker()
             if unknown_in_a_row >= PATIENCE:
                 return ParkPartition(detail=detail)
             return PublishAgain()

@@ -215,6 +215,10 @@ class EventProducer:
 
     async def _one_term(self, until_empty: bool) -> bool:
         """Take a term if the lanes are free, and relay. Whether there is nothing left to do."""
+        if self._holding is not None:
+            # The last term broke off: nobody, we neither, should wait for the end of its lease.
+            broken, self._holding = self._holding, None
+            await self._store.release(broken.lease)
         started = self._clock.now()
         lease = await self._store.acquire(
             self._owner,

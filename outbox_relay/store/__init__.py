@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from outbox_relay.relay.ports import Store
+from outbox_relay.relay.ports import Observer, Store
 from outbox_relay.store.options import DatabaseOptions
 
 
-def open_store(options: DatabaseOptions) -> Store:
+def open_store(options: DatabaseOptions, *, observer: Observer | None = None) -> Store:
     """
     The store that ``options.url`` names. Connects when it is first used, not now.
+
+    *observer* is told of errors that are in no table.
 
     Raises ConfigError for a database that is not supported.
     """
     from outbox_relay.store.sql import SqlStore  # noqa: PLC0415 - keeps the options cheap to import
 
-    return SqlStore(options)
+    return SqlStore(options, observer=observer)
 
 
 __all__ = ["DatabaseOptions", "open_store"]

@@ -16,7 +16,9 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox_relay.errors import CredentialsError, StoreUnavailable
+from outbox_relay.errors import CredentialsError, ServerReadOnly, StoreUnavailable
+from outbox_relay.relay.known import Meaning
+from outbox_relay.store import known_errors
 from outbox_relay.store.dialect import numbered
 from outbox_relay.store.login import hint, said
 
@@ -63,6 +65,8 @@ class Channel:
         connect_timeout_seconds: float,
         no_such_table: Sequence[int | str],
         on_connect: Callable[[AsyncConnection], Awaitable[None]],
+        on_read_only: Callable[[], None] = lambda: None,
+        on_unexpected: Callable[[str], None] = lambda _: None,
         each_in_transaction: bool = False,
     ) -> None:
         self._engine = engine
@@ -71,6 +75,9 @@ class Channel:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._no_such_table = no_such_table
         self._on_connect = on_connect
+        self._on_read_only = on_read_only
+        self._on_unexpected = on_unexpected
+        self._let_go = False
         self._each_in_transaction = each_in_transaction
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
@@ -87,6 +94,8 @@ class Channel:
         """
         cancellations = _cancellations()
         async with self._lock:
+            if self._let_go:
+                await self._drop()
             try:
                 connection = self._connection or await self._connect()
                 async with asyncio.timeout(self._timeout_seconds):
@@ -102,15 +111,27 @@ class Channel:
             except CredentialsError as error:
                 await self._drop()
                 raise StoreUnavailable(str(error)) from error
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except Exception as error:
+                # Whatever it is: a driver raises what it likes, and no event is the worse for it.
                 await self._drop()
-                if self._is_missing_table(error):
-                    raise MissingTable(describe(error)) from error
-                raise StoreUnavailable(describe(error)) from error
+                raise self._unavailable(error) from error
             except BaseException:
                 # Cancelled in the middle: the answer is still under way on this connection.
                 await self._drop()
                 raise
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        """What *error* means, by the table of `known_errors`."""
+        if self._is_missing_table(error):
+            return MissingTable(describe(error))
+        row = known_errors.known(error)
+        if row is not None and row.meaning is Meaning.NEW_TERM:
+            self._on_read_only()
+            return ServerReadOnly(f"{describe(error)}: the server only reads: name the primary")
+        word = known_errors.unexpected(error)
+        if word is not None:
+            self._on_unexpected(word)
+        return StoreUnavailable(describe(error))
 
     async def _run(
         self, connection: AsyncConnection, sql: str, parameters: tuple[Any, ...]
@@ -159,6 +180,7 @@ class Channel:
         )
 
     async def _drop(self) -> None:
+        self._let_go = False
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -168,6 +190,10 @@ class Channel:
                 await connection.close()
         except (SQLAlchemyError, OSError, TimeoutError):
             pass  # it is gone either way
+
+    def let_go(self) -> None:
+        """Give the connection up before the next statement, whatever is under way on it now."""
+        self._let_go = True
 
     async def reconnect(self) -> None:
         """Let the next statement open a new connection."""

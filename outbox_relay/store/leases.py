@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from outbox_relay.errors import LeaseLost, SchemaMismatch, StoreUnavailable
+from outbox_relay.errors import LeaseLost, SchemaMismatch, ServerReadOnly, StoreUnavailable
 from outbox_relay.relay.lease import ALL_LANES, Lease, Sharing, Term, choose
 from outbox_relay.schema import LANES, Tables
 from outbox_relay.store.channel import Channel
@@ -124,6 +124,8 @@ class Leases:
             if slot is None:
                 return None
         server = (await execute(self._dialect.identity)).rows[0][0]
+        if server is None:
+            raise ServerReadOnly("the server only reads: name the primary")
         nonce = secrets.token_hex(16)
         self._as = (server, owner, wake_address)
         await self._take(nonce, [*wanted, *([] if slot is None else [slot])], lease_seconds)

@@ -34,7 +34,11 @@ def dialect(options: DatabaseOptions) -> Dialect:
         # Only a DELETE that names its table twice takes a hint.
         delete_from="DELETE {0} FROM {0} FORCE INDEX (PRIMARY)",
         # MariaDB has no server_uuid, and skips comments with the version numbers of MySQL 8.
-        identity="SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id /*!80000 , @@server_uuid */)",
+        # Nothing where it only reads, whatever the user may do: that is a replica, or an old primary.
+        identity=(
+            "SELECT IF(@@global.read_only, NULL, "
+            "CONCAT_WS(':', @@hostname, @@port, @@server_id /*!80000 , @@server_uuid */))"
+        ),
         session=(
             # Under REPEATABLE READ an UPDATE would lock gaps and so block the writers' inserts.
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",

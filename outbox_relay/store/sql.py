@@ -14,10 +14,11 @@ from outbox_relay.errors import (
     ConfigError,
     SchemaMismatch,
     ServerChanged,
-    StoreUnavailable,
+    ServerReadOnly,
 )
 from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
-from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
+from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, Observer, PurgePlan, ReadPlan, Row
+from outbox_relay.relay.watching import Silent
 from outbox_relay.schema import MAX_ERROR_CHARS, SUSPECTS_VERSION, schema_problem, tables
 from outbox_relay.store import mysql, postgresql, sqlite
 from outbox_relay.store.ahead import Ahead
@@ -50,7 +51,8 @@ def _dialect_of(options: DatabaseOptions) -> Dialect:
 class SqlStore:
     """The `Store` port over one connection for each kind of work."""
 
-    def __init__(self, options: DatabaseOptions) -> None:
+    def __init__(self, options: DatabaseOptions, *, observer: Observer | None = None) -> None:
+        self._observer = observer or Silent()
         self._dialect = dialect = _dialect_of(options)
         self.settle_seconds = dialect.settle_seconds
         self._engine = create_async_engine(
@@ -83,6 +85,8 @@ class SqlStore:
             connect_timeout_seconds=options.connect_timeout_seconds,
             no_such_table=self._dialect.no_such_table,
             on_connect=self._check_server,
+            on_read_only=self._let_go,
+            on_unexpected=self._unexpected,
             each_in_transaction=self._dialect.each_in_transaction,
         )
 
@@ -91,10 +95,19 @@ class SqlStore:
         marks = {self._marks, self._more_marks}
         return (self._reads, self._dirty, *marks, self._leases, self._samples, self._purges)
 
+    def _let_go(self) -> None:
+        """No connection may stay with a server that only reads: names are looked up anew."""
+        for channel in self._channels:
+            channel.let_go()
+
+    def _unexpected(self, word: str) -> None:
+        self._observer.log("unexpected_error", source="database", error=word)
+
     async def _check_server(self, connection: AsyncConnection) -> None:
         identity = (await connection.exec_driver_sql(self._dialect.identity)).scalar_one()
         if identity is None:
-            raise StoreUnavailable("the server is a standby, which only reads: name the primary")
+            self._let_go()
+            raise ServerReadOnly("the server is a standby, which only reads: name the primary")
         if self._server is not None and identity != self._server:
             # A promoted replica may give ids out again: a queued mark would mark new events.
             raise ServerChanged(f"server {identity} answers instead of {self._server}")

@@ -51,6 +51,7 @@ def exported() -> dict[str, tuple[str, str, str]]:
     observer.purged("produced", 1)
     observer.hints("received", 1)
     observer.log("producer_rebuilt", reason="unknown")
+    observer.log("unexpected_error", source="kafka", error="999")
     observer.read(1, 0.1)
     observer.latency(0.1, 1)
     observer.sampled(Backlog(rows=0, capped=False, oldest_us=None, dead_rows=0))
