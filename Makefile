@@ -51,8 +51,7 @@ demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service 
 bench: services bench-install ## us beside python-cqrs, on real servers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks all
 
-bench-install: $(VENV)/.dev $(CQRS)/.installed
-	$(BIN)/python -m benchmarks.install
+bench-install: $(VENV)/.dev $(CQRS)/.installed services
 
 bench-rivals: $(VENV)/.dev services ## the relay beside Debezium and watermill's forwarder; installs them
 	$(BIN)/python -m benchmarks.rivals.install
