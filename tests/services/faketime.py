@@ -43,5 +43,6 @@ class FakeClock:
             "LD_PRELOAD": find_faketime(),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
+            "NO_FAKE_STAT": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "0" if self._monotonic else "1",
         }

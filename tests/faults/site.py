@@ -1,0 +1,197 @@
+"""A relay with a table and a topic of its own, whose ways to both servers can be spoiled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from outbox_relay import NotificationEvent, Outbox
+from outbox_relay.migrate import migrate
+from outbox_relay.schema import Status
+from outbox_relay.store import DatabaseOptions
+from tests.acceptance.relays import RelayProcess, write_config
+from tests.faults.network import Link
+from tests.services.database import Database
+from tests.services.far_kafka import FarKafka
+from tests.services.kafka import Kafka
+from tests.services.mariadb import MariaDB
+from tests.services.postgresql import PostgreSQL
+from tests.services.toxiproxy import Toxiproxy
+
+KEYS = 7
+SETTINGS: dict[str, Any] = {
+    "lease_seconds": 3.0,
+    "publish_deadline_seconds": 2.0,
+    "standby_seconds": 0.2,
+    "poll_seconds": 0.2,
+    "backoff_max_seconds": 1.0,
+    "in_flight_rows": 600,
+    "chunk_rows": 200,
+    "stop_seconds": 3.0,
+}
+"""Everything that takes long by default takes a few seconds."""
+
+DATABASE_TIMES = ("database.timeout_seconds=1", "database.connect_timeout_seconds=1")
+
+
+class Counted(NotificationEvent, name="counted", key="counter"):
+    """One of a series."""
+
+    counter: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The table and the topic, compared."""
+
+    lost: int
+    ghosts: int
+    inversions: int
+    duplicates: int
+    statuses: dict[int, int]
+
+
+@dataclass
+class Site:
+    """*near* is the database as the test sees it; the relay goes through *database*."""
+
+    name: str
+    near: Database
+    kafka: Kafka
+    topic: str
+    relay: RelayProcess
+    broker: Link
+    database: Link
+    engine: sa.Engine = field(init=False)
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        self.engine = sa.create_engine(self.near.sync_url, pool_pre_ping=True)
+
+    def start(self, *arguments: str) -> None:
+        """Start the relay with the short times."""
+        flags = [word for setting in (*DATABASE_TIMES, *arguments) for word in ("--set", setting)]
+        self.relay.start(*flags)
+
+    def write(self, count: int) -> None:
+        """Commit *count* events over seven keys."""
+        outbox = Outbox(source="/faults")
+        numbers = range(self.written, self.written + count)
+        events = [Counted(counter=f"c{n % KEYS}", number=n) for n in numbers]
+        with self.engine.begin() as connection:
+            outbox.add(connection, *events, topic=self.topic)
+        self.written += count
+
+    def statuses(self) -> dict[int, int]:
+        """Rows by status."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(
+                sa.text("SELECT status, COUNT(*) FROM outbox GROUP BY status")
+            )
+            return dict(rows.tuples().all())
+
+    def wait_until_relayed(self, *, seconds: float = 60) -> float:
+        """Until no row is pending; how long that took."""
+        started = time.monotonic()
+        while self.statuses().get(Status.PENDING, 0):
+            if time.monotonic() > started + seconds:
+                log = self.relay.log.read_text()[-3000:]
+                raise AssertionError(f"{self.name}: rows are pending after {seconds} s\n{log}")
+            time.sleep(0.02)
+        return time.monotonic() - started
+
+    def account(self) -> Account:
+        """What became of every committed event; order by the number that the event carries."""
+        seen: set[int] = set()
+        last: dict[bytes | None, int] = {}
+        duplicates = inversions = 0
+        for record in self.kafka.consume_all(self.topic):
+            number = json.loads(record.value or b"{}")["number"]
+            if number in seen:
+                duplicates += 1
+                continue
+            seen.add(number)
+            inversions += number < last.get(record.key, -1)
+            last[record.key] = number
+        return Account(
+            lost=len(set(range(self.written)) - seen),
+            ghosts=len(seen - set(range(self.written))),
+            inversions=inversions,
+            duplicates=duplicates,
+            statuses=self.statuses(),
+        )
+
+    def end(self) -> None:
+        """Nothing of it is left."""
+        self.relay.end()
+        self.engine.dispose()
+        for link in (self.broker, self.database):
+            with suppress(OSError):
+                link.proxy.remove(link.name)
+
+
+def assert_all_is_well(site: Site, *, most_duplicates: int) -> None:
+    """I1, I2, I4, I6, I8. Every event is there, in order, produced; no event paid for the fault."""
+    found = site.account()
+
+    assert replace(found, duplicates=0) == Account(0, 0, 0, 0, {Status.PRODUCED: site.written})
+    assert found.duplicates <= most_duplicates
+
+
+@dataclass
+class Sites:
+    """Makes sites; each takes the next door of the broker."""
+
+    command: str
+    proxy: Toxiproxy
+    kafka: FarKafka
+    folder: Path
+    made: list[Site] = field(default_factory=list)
+
+    def make(
+        self, name: str, server: MariaDB | PostgreSQL, *, partitions: int = 3, **settings: Any
+    ) -> Site:
+        """A site whose relay is not started yet."""
+        door = self.kafka.doors[len(self.made)]
+        prefix = f"{self.folder.name}-{name}"
+        broker, database = Link(self.proxy, f"{prefix}-broker"), Link(self.proxy, f"{prefix}-db")
+        self.proxy.add(broker.name, upstream=door.port, listen=door.proxy_port)
+        near = server.create_database()
+        migrate(DatabaseOptions(url=near.async_url))
+        port = self.proxy.add(database.name, upstream=server.port)
+        far = replace(near, async_url=_through(near.async_url, port))
+        topic = f"{prefix}-{near.name}"
+        self.kafka.create_topic(topic, partitions=partitions)
+        folder = self.folder / name
+        folder.mkdir()
+        config = write_config(folder, far, door, **{**SETTINGS, **settings})
+        relay = RelayProcess(self.command, config, name=name)
+        self.made.append(Site(name, near, self.kafka, topic, relay, broker, database))
+        return self.made[-1]
+
+    def end(self) -> None:
+        """All of them."""
+        for site in self.made:
+            site.end()
+
+
+def _through(url: str, port: int) -> str:
+    return make_url(url).set(port=port).render_as_string(hide_password=False)
+
+
+def until(condition: Callable[[], object], *, seconds: float = 30) -> float:
+    """Wait for *condition*, looking fifty times a second; how long it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() < started + seconds, f"not within {seconds} s"
+        time.sleep(0.02)
+    return time.monotonic() - started
