@@ -9,7 +9,12 @@ from collections.abc import Generator
 
 import pytest
 
-pytest_plugins = ["tests.services.fixtures", "tests.services.secure", "tests.services.wheel"]
+pytest_plugins = [
+    "tests.services.fixtures",
+    "tests.services.kafka_cluster",
+    "tests.services.secure",
+    "tests.services.wheel",
+]
 
 # Without the prefix of the relay's settings: each relay that a test starts inherits the
 # environment, and refuses to start over a variable with that prefix which is no setting.

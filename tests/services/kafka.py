@@ -193,13 +193,16 @@ class Kafka(Service):
         # The parallel collectors start a thread per core that the tests' other parts need.
         return ["java", "-XX:+UseSerialGC", "-cp", f"{LIBRARIES}/*", *arguments]
 
+    def _id_of_cluster(self) -> str:
+        return _cluster_id()
+
     def _prepare(self) -> None:
         properties = self.folder / "server.properties"
         if properties.exists():
             return
         draft = self.folder / "server.properties.new"
         draft.write_text("".join(f"{key}={value}\n" for key, value in self._config.items()))
-        tool = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(draft)]
+        tool = ["kafka.tools.StorageTool", "format", "-t", self._id_of_cluster(), "-c", str(draft)]
         done = subprocess.run(self._java(*tool), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ServiceFailedError(f"Kafka's format failed:\n{done.stdout}{done.stderr}")
