@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -22,8 +23,7 @@ from tests.faults.network import Link
 from tests.services.database import Database
 from tests.services.far_kafka import FarKafka
 from tests.services.kafka import Kafka
-from tests.services.mariadb import MariaDB
-from tests.services.postgresql import PostgreSQL
+from tests.services.kafka_cluster import KafkaCluster
 from tests.services.toxiproxy import Toxiproxy
 
 KEYS = 7
@@ -66,7 +66,7 @@ class Site:
 
     name: str
     near: Database
-    kafka: Kafka
+    kafka: Kafka | KafkaCluster
     topic: str
     relay: RelayProcess
     broker: Link
@@ -147,45 +147,65 @@ def assert_all_is_well(site: Site, *, most_duplicates: int) -> None:
     assert found.duplicates <= most_duplicates
 
 
+class Server(Protocol):
+    """Where a site's table is. Without a port there is no proxy before it."""
+
+    port: int
+
+    def create_database(self) -> Database:
+        """A new one."""
+
+
 @dataclass
 class Sites:
-    """Makes sites; each takes the next door of the broker."""
+    """Makes sites; each takes the next door of the broker, if it has doors."""
 
     command: str
     proxy: Toxiproxy
-    kafka: FarKafka
+    kafka: FarKafka | KafkaCluster
     folder: Path
     made: list[Site] = field(default_factory=list)
 
     def make(
-        self, name: str, server: MariaDB | PostgreSQL, *, partitions: int = 3, **settings: Any
+        self,
+        name: str,
+        server: Server,
+        *,
+        partitions: int = 3,
+        topic_config: Mapping[str, str] | None = None,
+        **settings: Any,
     ) -> Site:
         """A site whose relay is not started yet."""
-        door = self.kafka.doors[len(self.made)]
         prefix = f"{self.folder.name}-{name}"
         broker, database = Link(self.proxy, f"{prefix}-broker"), Link(self.proxy, f"{prefix}-db")
-        self.proxy.add(broker.name, upstream=door.port, listen=door.proxy_port)
         near = server.create_database()
         migrate(DatabaseOptions(url=near.async_url))
-        port = self.proxy.add(database.name, upstream=server.port)
-        far = replace(near, async_url=_through(near.async_url, port))
-        topic = f"{prefix}-{near.name}"
-        self.kafka.create_topic(topic, partitions=partitions)
+        topic = f"{prefix}-{uuid.uuid4().hex[:8]}"
+        self.kafka.create_topic(topic, partitions=partitions, config=topic_config)
         folder = self.folder / name
         folder.mkdir()
-        config = write_config(folder, far, door, **{**SETTINGS, **settings})
+        far = self._far(near, server.port, database) if server.port else near
+        config = write_config(folder, far, self._far_broker(broker), **{**SETTINGS, **settings})
         relay = RelayProcess(self.command, config, name=name)
         self.made.append(Site(name, near, self.kafka, topic, relay, broker, database))
         return self.made[-1]
+
+    def _far_broker(self, link: Link) -> Any:
+        if isinstance(self.kafka, KafkaCluster):
+            return self.kafka
+        door = self.kafka.doors[len(self.made)]
+        self.proxy.add(link.name, upstream=door.port, listen=door.proxy_port)
+        return door
+
+    def _far(self, near: Database, upstream: int, link: Link) -> Database:
+        port = self.proxy.add(link.name, upstream=upstream)
+        url = make_url(near.async_url).set(port=port)
+        return replace(near, async_url=url.render_as_string(hide_password=False))
 
     def end(self) -> None:
         """All of them."""
         for site in self.made:
             site.end()
-
-
-def _through(url: str, port: int) -> str:
-    return make_url(url).set(port=port).render_as_string(hide_password=False)
 
 
 def until(condition: Callable[[], object], *, seconds: float = 30) -> float:

@@ -5,6 +5,7 @@ Kafka that tells its clients to come through a proxy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.services.kafka import Kafka
 from tests.services.process import free_port
@@ -26,9 +27,9 @@ class Door:
 class FarKafka(Kafka):
     """Kafka with any number of doors; who takes one is led through its proxy ever after."""
 
-    def __init__(self, *, doors: int = 1, heap: str = "512m") -> None:
+    def __init__(self, folder: Path | None = None, *, doors: int = 1, heap: str = "512m") -> None:
         self.doors = [Door(free_port(), free_port()) for _ in range(doors)]
-        super().__init__(heap=heap)
+        super().__init__(folder, heap=heap)
 
     def _own_settings(self) -> dict[str, str]:
         settings = super()._own_settings()
