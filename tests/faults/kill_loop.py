@@ -18,6 +18,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from tests.acceptance.coming_and_going import owners
 from tests.acceptance.relays import RelayProcess, wait_until_relayed, write_config
 from tests.faults.oracle import Account, Repeats, account_of
 from tests.faults.site import DATABASE_TIMES
@@ -29,6 +30,7 @@ from tests.services.postgresql import PostgreSQL
 IN_FLIGHT_ROWS = 1000
 LEASE_SECONDS = 2.0
 PARTITIONS = 8
+BUSY_SECONDS = 3 * LEASE_SECONDS
 FROZEN_SECONDS = 3.0
 """Longer than the lease, a statement and a publish deadline may take."""
 
@@ -60,6 +62,7 @@ class Scene:
     relays: list[RelayProcess]
     server: MariaDB | PostgreSQL
     kafka: Kafka
+    engine: sa.Engine
     rng: random.Random
     counts: Counter[str] = field(default_factory=Counter)
     _paused: dict[int, float] = field(default_factory=dict)
@@ -83,7 +86,10 @@ class Scene:
             service.thaw()
 
     def _to_a_relay(self, what: str) -> None:
-        index = self.rng.choice([i for i in range(len(self.relays)) if i not in self._paused])
+        awake = [i for i in range(len(self.relays)) if i not in self._paused]
+        busy = self._that_hold_lanes(awake)
+        index = self.rng.choice(busy or awake)
+        self.counts["busy"] += bool(busy)
         relay = self.relays[index]
         if what == "pause":
             relay.running.send_signal(signal.SIGSTOP)
@@ -96,6 +102,18 @@ class Scene:
         else:
             relay.kill()
             start(relay)
+
+    def _that_hold_lanes(self, awake: list[int]) -> list[int]:
+        """Whom it hurts. Waits for one: to kill relays that are just starting shows nothing."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while time.monotonic() < deadline:
+            held = owners(self.engine)
+            pids = {int(owner.rpartition(":")[2]) for owner in held if owner}
+            busy = [i for i in awake if self.relays[i].running.pid in pids]
+            if busy:
+                return busy
+            time.sleep(0.02)
+        return []
 
     def wake(self, *, all_of_them: bool = False) -> None:
         """Those that have slept long enough go on."""
@@ -123,9 +141,14 @@ class Round:
         return sum(self.faults[fate] for fate in KILLS)
 
     @property
+    def all_faults(self) -> int:
+        """Kills and all others."""
+        return sum(count for fate, count in self.faults.items() if fate != "busy")
+
+    @property
     def bound(self) -> int:
         """The most duplicates that so many faults may cause."""
-        return sum(self.faults.values()) * IN_FLIGHT_ROWS
+        return self.all_faults * IN_FLIGHT_ROWS
 
     @property
     def is_well(self) -> bool:
@@ -150,9 +173,9 @@ def play_round(
     topic = f"kills-{database.name}"
     kafka.create_topic(topic, partitions=PARTITIONS)
     rng = random.Random(seed)
-    scene = Scene(_relays(command, database, kafka, folder, active), server, kafka, rng)
-    ledger = folder / "ledger"
     engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
+    scene = Scene(_relays(command, database, kafka, folder, active), server, kafka, engine, rng)
+    ledger = folder / "ledger"
     repeats = Repeats(kafka, topic, PARTITIONS)
     with _running(scene), _writing(database, topic, ledger, seed) as writer:
         repeats.start()
@@ -240,7 +263,8 @@ COLUMNS: tuple[tuple[str, Callable[[Round], object]], ...] = (
     ("kills", lambda r: r.kills),
     ("of the database", lambda r: r.faults["kill database"]),
     ("of the broker", lambda r: r.faults["kill broker"]),
-    ("other faults", lambda r: sum(r.faults.values()) - r.kills),
+    ("other faults", lambda r: r.all_faults - r.kills),
+    ("of relays at work", lambda r: r.faults["busy"]),
     ("committed", lambda r: r.account.committed),
     ("rolled back", lambda r: r.account.rolled_back),
     ("COMMIT unknown", lambda r: r.account.unknown),

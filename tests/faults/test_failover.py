@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from outbox_relay.schema import Status
-from tests.faults.site import Account, Sites, until
+from tests.faults.site import SETTINGS, Account, Site, Sites, until
 from tests.services.mariadb import MariaDB
 
 LEASE_SECONDS = 6.0
@@ -57,6 +57,12 @@ def rows(server: MariaDB, database: str) -> dict[int, int]:
         return dict(cursor.fetchall())
 
 
+def moved_to(site: Site, server: MariaDB) -> None:
+    """The application goes to another server; the relay still has its old address."""
+    site.engine.dispose()
+    site.engine = sa.create_engine(site.engine.url.set(port=server.port))
+
+
 def test_ids_that_are_given_out_again_are_published(sites: Sites, primary_and_replica):
     """
     I2, I3. Marks wait while the primary dies, and new events get the ids that they name: on the promoted
@@ -86,9 +92,7 @@ def test_ids_that_are_given_out_again_are_published(sites: Sites, primary_and_re
         f"UPDATE {name}.outbox_lease SET expires_at = UTC_TIMESTAMP(6) + INTERVAL {LEASE_SECONDS} SECOND "
         "WHERE nonce <> ''",
     )
-    site.engine.dispose()
-    url = site.engine.url.set(port=replica.port)
-    site.engine = sa.create_engine(url)
+    moved_to(site, replica)
     site.write(50)
     with site.engine.connect() as connection:
         [largest] = connection.execute(sa.text("SELECT MAX(id) FROM outbox")).scalars()
@@ -100,4 +104,36 @@ def test_ids_that_are_given_out_again_are_published(sites: Sites, primary_and_re
         lost=0, ghosts=0, inversions=0, duplicates=0, statuses={Status.PRODUCED: 150}
     )
     assert "instead of" in site.relay.logged("term_over")[0]["error"]
+    site.relay.stop()
+
+
+def test_a_primary_that_only_reads_is_left_for_the_new_one(sites: Sites, primary_and_replica):
+    """
+    I2, I6, I8. In a planned failover the old primary still answers: what was acked and could not be marked
+    there is published once more by the new term, and nothing else. The relay says what is wrong.
+    """
+    primary, replica = primary_and_replica
+    site = sites.make("planned", primary, lease_seconds=LEASE_SECONDS)
+    name = site.near.name
+    site.start()
+    site.write(100)
+    site.wait_until_relayed()
+    site.broker.cut()
+    site.write(200)
+    until(lambda: sum(rows(replica, name).values()) == 300)
+
+    execute(primary, "SET GLOBAL read_only = 1")
+    site.broker.cure()
+    until(lambda: site.relay.logged("mark_failed"))
+    execute(replica, "STOP SLAVE", "RESET SLAVE ALL")
+    moved_to(site, replica)
+    site.database.proxy.redirect(site.database.name, upstream=replica.port)
+    site.write(50)
+
+    site.wait_until_relayed()
+    found = site.account()
+    assert (found.lost, found.ghosts, found.inversions) == (0, 0, 0)
+    assert found.duplicates <= SETTINGS["in_flight_rows"]
+    assert found.statuses == {Status.PRODUCED: 350}
+    assert "read-only" in site.relay.logged("mark_failed")[0]["error"]
     site.relay.stop()
