@@ -180,7 +180,7 @@ def play_round(
     with _running(scene), _writing(database, topic, ledger, seed) as writer:
         repeats.start()
         for number, fate in enumerate(schedule(kills, rng), 1):
-            time.sleep(rng.uniform(0.1, 0.8))
+            time.sleep(rng.uniform(0.05, 0.5))
             scene.wake()
             repeats.fault = number
             scene.play(fate)

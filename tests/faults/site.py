@@ -97,7 +97,7 @@ class Site:
             rows = connection.execute(
                 sa.text("SELECT status, COUNT(*) FROM outbox GROUP BY status")
             )
-            return dict(rows.tuples().all())
+            return dict(list(rows))
 
     def wait_until_relayed(self, *, seconds: float = 60) -> float:
         """Until no row is pending; how long that took."""

@@ -28,7 +28,10 @@ class FarKafka(Kafka):
     """Kafka with any number of doors; who takes one is led through its proxy ever after."""
 
     def __init__(self, folder: Path | None = None, *, doors: int = 1, heap: str = "512m") -> None:
-        self.doors = [Door(free_port(), free_port()) for _ in range(doors)]
+        ports: set[int] = set()
+        while len(ports) < 2 * doors:
+            ports.add(free_port())
+        self.doors = [Door(ports.pop(), ports.pop()) for _ in range(doors)]
         super().__init__(folder, heap=heap)
 
     def _own_settings(self) -> dict[str, str]:
