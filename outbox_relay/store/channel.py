@@ -102,7 +102,8 @@ class Channel:
             except CredentialsError as error:
                 await self._drop()
                 raise StoreUnavailable(str(error)) from error
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except Exception as error:
+                # Whatever it is: a driver raises what it likes, and no event is the worse for it.
                 await self._drop()
                 if self._is_missing_table(error):
                     raise MissingTable(describe(error)) from error
