@@ -161,6 +161,7 @@ class InMemoryStore:
     async def check_schema(self) -> None:
         """See Store."""
         await self._enter("check_schema")
+        self._same_server()
         if self.schema_problem is not None:
             raise SchemaMismatch(self.schema_problem)
 
@@ -169,6 +170,7 @@ class InMemoryStore:
     ) -> Lease | None:
         """See Store."""
         await self._enter("acquire")
+        self._served_by = ""
         lease = self.leases.acquire(
             owner,
             wake_address=wake_address,

@@ -27,13 +27,14 @@ def toxiproxy() -> Iterator[Toxiproxy]:
 
 
 @pytest.fixture(scope="session")
-def far_kafka() -> Iterator[FarKafka]:
+def far_kafka(toxiproxy: Toxiproxy) -> Iterator[FarKafka]:
     """A broker that is reached through proxies only."""
     try:
         kafka = FarKafka(doors=DOORS)
     except MissingPartError as missing:
         pytest.skip(str(missing))
     with kafka:
+        kafka.open_doors(toxiproxy)
         yield kafka
 
 

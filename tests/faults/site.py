@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.request import urlopen
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -27,6 +28,7 @@ from tests.services.kafka_cluster import KafkaCluster
 from tests.services.toxiproxy import Toxiproxy
 
 KEYS = 7
+NO_DOOR = "none"
 SETTINGS: dict[str, Any] = {
     "lease_seconds": 3.0,
     "publish_deadline_seconds": 2.0,
@@ -99,6 +101,14 @@ class Site:
             )
             return dict(list(rows))
 
+    def unknown_outcomes(self) -> int:
+        """Of how many batches the relay could not say whether the broker has them: from its /metrics."""
+        port = self.relay.logged("http_listening")[-1]["port"]
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        [line] = [text for text in lines if text.startswith("outbox_relay_unknown_outcomes_total ")]
+        return int(float(line.partition(" ")[2]))
+
     def wait_until_relayed(self, *, seconds: float = 60) -> float:
         """Until no row is pending; how long that took."""
         started = time.monotonic()
@@ -134,9 +144,10 @@ class Site:
         """Nothing of it is left."""
         self.relay.end()
         self.engine.dispose()
-        for link in (self.broker, self.database):
-            with suppress(OSError):
-                link.proxy.remove(link.name)
+        with suppress(OSError):
+            self.database.proxy.remove(self.database.name)
+            if self.broker.name != NO_DOOR:
+                self.broker.cure()
 
 
 def assert_all_is_well(site: Site, *, most_duplicates: int) -> None:
@@ -177,7 +188,8 @@ class Sites:
     ) -> Site:
         """A site whose relay is not started yet."""
         prefix = f"{self.folder.name}-{name}"
-        broker, database = Link(self.proxy, f"{prefix}-broker"), Link(self.proxy, f"{prefix}-db")
+        broker, address = self._broker()
+        database = Link(self.proxy, f"{prefix}-db")
         near = server.create_database()
         migrate(DatabaseOptions(url=near.async_url))
         topic = f"{prefix}-{uuid.uuid4().hex[:8]}"
@@ -185,17 +197,17 @@ class Sites:
         folder = self.folder / name
         folder.mkdir()
         far = self._far(near, server.port, database) if server.port else near
-        config = write_config(folder, far, self._far_broker(broker), **{**SETTINGS, **settings})
+        config = write_config(folder, far, address, **{**SETTINGS, **settings})
         relay = RelayProcess(self.command, config, name=name)
         self.made.append(Site(name, near, self.kafka, topic, relay, broker, database))
         return self.made[-1]
 
-    def _far_broker(self, link: Link) -> Any:
+    def _broker(self) -> tuple[Link, Any]:
+        """The next door and where it is; a cluster has none, and nothing spoils the way to it."""
         if isinstance(self.kafka, KafkaCluster):
-            return self.kafka
+            return Link(self.proxy, NO_DOOR), self.kafka
         door = self.kafka.doors[len(self.made)]
-        self.proxy.add(link.name, upstream=door.port, listen=door.proxy_port)
-        return door
+        return Link(self.proxy, door.name), door
 
     def _far(self, near: Database, upstream: int, link: Link) -> Database:
         port = self.proxy.add(link.name, upstream=upstream)

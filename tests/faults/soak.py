@@ -133,6 +133,7 @@ def main() -> int:
         FarKafka() as kafka,
         Toxiproxy() as proxy,
     ):
+        kafka.open_doors(proxy)
         sites = Sites(COMMAND, proxy, kafka, Path(folder))
         site = sites.make("soak", mariadb, retention_seconds=RETENTION_SECONDS)
         try:

@@ -124,6 +124,7 @@ def test_a_broker_without_room_is_waited_for(
     I2, I8. The broker gives up; once it has room and is started, the relay goes on by itself.
     """
     with FarKafka(disk.folder / "k") as kafka:
+        kafka.open_doors(toxiproxy)
         sites = Sites(installed_wheel.command, toxiproxy, kafka, tmp_path)
         site = sites.make("full", mariadb)
         site.start()

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from tests.services.kafka import Kafka
 from tests.services.process import free_port
+from tests.services.toxiproxy import Toxiproxy
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
     """One way to the broker: the port that it listens on, and the one that it tells clients."""
 
+    name: str
     port: int
     proxy_port: int
 
@@ -31,8 +33,14 @@ class FarKafka(Kafka):
         ports: set[int] = set()
         while len(ports) < 2 * doors:
             ports.add(free_port())
-        self.doors = [Door(ports.pop(), ports.pop()) for _ in range(doors)]
+        pairs = [(ports.pop(), ports.pop()) for _ in range(doors)]
+        self.doors = [Door(f"door-{port}", port, far) for port, far in pairs]
         super().__init__(folder, heap=heap)
+
+    def open_doors(self, proxy: Toxiproxy) -> None:
+        """All of them lead to the broker from now on."""
+        for door in self.doors:
+            proxy.add(door.name, upstream=door.port, listen=door.proxy_port)
 
     def _own_settings(self) -> dict[str, str]:
         settings = super()._own_settings()
