@@ -18,7 +18,7 @@ from tests.faults.kill_loop import IN_FLIGHT_ROWS, Round, play_round, table
 KILLS = int(os.environ.get("KILLS", "0"))
 MINUTES = float(os.environ.get("MINUTES", "inf"))
 SEED = int(os.environ.get("SEED", "1"))
-ROUND_KILLS = 100
+ROUND_KILLS = 50
 ACTIVE = (2, 1, 4)
 """How many relays are active: in the first round, in the second, and so on."""
 
@@ -52,6 +52,9 @@ def test_kills_lose_invent_and_invert_nothing(
         )
         kills -= rounds[-1].kills
         with capsys.disabled():
-            print(f"\n{database}, in_flight_rows = {IN_FLIGHT_ROWS}\n\n{table(rounds)}")
+            head, _, line, _ = table(rounds[-1:]).splitlines()
+            print(f"\n{head}\n{line}" if number == 0 else line)
 
         assert rounds[-1].is_well, rounds[-1]
+    with capsys.disabled():
+        print(f"\n{database}, in_flight_rows = {IN_FLIGHT_ROWS}\n\n{table(rounds)}")
