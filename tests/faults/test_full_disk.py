@@ -116,6 +116,7 @@ def test_a_database_without_room_is_waited_for(
     site.relay.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("disk", ["kafka"], indirect=True)
 def test_a_broker_without_room_is_waited_for(
     disk: SmallDisk, installed_wheel, toxiproxy, mariadb, tmp_path: Path

@@ -12,6 +12,9 @@ import pytest
 from tests.faults.network import FAULTS, Link
 from tests.faults.site import SETTINGS, Site, Sites, assert_all_is_well
 
+QUICK = ("reset", "black hole", "reply lost", "half-open")
+"""Those that `make test` plays."""
+
 FAULT_SECONDS = 4.0
 """Longer than a publish deadline, a statement and a lease may take."""
 
@@ -32,7 +35,13 @@ def troubled(installed_wheel, toxiproxy, far_kafka, mariadb, postgresql, tmp_pat
     sites.end()
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=name, marks=() if name in QUICK else pytest.mark.long)
+        for name, fault in FAULTS.items()
+    ],
+)
 def test_a_sick_network_loses_and_inverts_nothing(
     troubled: list[tuple[Site, Link]], fault: Callable[[Link], None]
 ):
