@@ -12,13 +12,11 @@ import pytest
 
 from outbox_relay.schema import Status
 from tests.faults.network import Link
-from tests.faults.site import Site, Sites, until
+from tests.faults.site import SETTINGS, Site, Sites, until
 
 STOP_SECONDS = 3.0
 SLACK_SECONDS = 1.0
 """The promise: stop_seconds and one more."""
-
-UNDER_WAY_SECONDS = 1.0
 
 
 def missing_topic(site: Site) -> None:
@@ -78,11 +76,11 @@ def stopped(sites: Sites, mariadb) -> dict[str, tuple[Site, float, int]]:
     for site in made.values():
         site.wait_until_relayed()
     for name, trouble in TROUBLES.items():
-        made[name].write(1000)
+        made[name].write(500)
         trouble.spoil(made[name])
-    time.sleep(UNDER_WAY_SECONDS)
-    for site in made.values():
-        site.write(100)
+        made[name].write(500)
+    # Some are under way: half of a publish deadline.
+    time.sleep(SETTINGS["publish_deadline_seconds"] / 2)
     found = {}
     for name, site in made.items():
         site.relay.running.terminate()
