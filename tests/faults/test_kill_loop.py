@@ -23,7 +23,7 @@ ACTIVE = (2, 1, 4)
 """How many relays are active: in the first round, in the second, and so on."""
 
 
-@pytest.mark.timeout(180 if not KILLS else 60 * 60 * 12)
+@pytest.mark.timeout(600 if not KILLS else 60 * 60 * 12)
 @pytest.mark.parametrize(
     ("database", "kills"), [("mariadb", KILLS or 50), ("postgresql", KILLS or 12)]
 )
