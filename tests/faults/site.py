@@ -41,6 +41,13 @@ SETTINGS: dict[str, Any] = {
 }
 """Everything that takes long by default takes a few seconds."""
 
+DEFAULTS: dict[str, Any] = {
+    "lease_seconds": 15.0,
+    "publish_deadline_seconds": 10.0,
+    "backoff_max_seconds": 60.0,
+}
+"""The times as they are by default, for tests of what depends on them."""
+
 DATABASE_TIMES = ("database.timeout_seconds=1", "database.connect_timeout_seconds=1")
 
 

@@ -14,10 +14,9 @@ import pytest
 
 from outbox_relay.schema import Status
 from tests.faults.network import Link
-from tests.faults.site import SETTINGS, Site, Sites, assert_all_is_well
+from tests.faults.site import DEFAULTS, SETTINGS, Site, Sites, assert_all_is_well
 
 AWAY_SECONDS = [float(text) for text in os.environ.get("AWAY_SECONDS", "1,15").split(",")]
-DEFAULTS = dict(lease_seconds=15.0, publish_deadline_seconds=10.0, backoff_max_seconds=60.0)
 ROWS_A_SECOND = 50
 LATEST_SECONDS = 10.0
 """An order of magnitude, on machines that have much else to do: docs/reliability.md has the figures."""

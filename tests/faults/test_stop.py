@@ -12,11 +12,13 @@ import pytest
 
 from outbox_relay.schema import Status
 from tests.faults.network import Link
-from tests.faults.site import SETTINGS, Site, Sites, until
+from tests.faults.site import DEFAULTS, Site, Sites, until
 
 STOP_SECONDS = 3.0
 SLACK_SECONDS = 1.0
 """The promise: stop_seconds and one more."""
+
+UNDER_WAY_SECONDS = 1.0
 
 
 def missing_topic(site: Site) -> None:
@@ -69,9 +71,11 @@ TROUBLES = {
 @pytest.fixture
 def stopped(sites: Sites, mariadb) -> dict[str, tuple[Site, float, int]]:
     """A relay for each trouble, in the middle of its work: how long each took to leave, and its code."""
-    made = {name: sites.make(name.replace(" ", "-"), mariadb) for name in TROUBLES}
+    # With the deadlines of the defaults, so that nothing but the budget of the stop is short.
+    settings = {**DEFAULTS, "stop_seconds": STOP_SECONDS}
+    made = {n: sites.make(n.replace(" ", "-"), mariadb, **settings) for n in TROUBLES}
     for site in made.values():
-        site.start(f"relay.stop_seconds={STOP_SECONDS}")
+        site.relay.start()
         site.write(50)
     for site in made.values():
         site.wait_until_relayed()
@@ -79,8 +83,7 @@ def stopped(sites: Sites, mariadb) -> dict[str, tuple[Site, float, int]]:
         made[name].write(500)
         trouble.spoil(made[name])
         made[name].write(500)
-    # Some are under way: half of a publish deadline.
-    time.sleep(SETTINGS["publish_deadline_seconds"] / 2)
+    time.sleep(UNDER_WAY_SECONDS)
     found = {}
     for name, site in made.items():
         site.relay.running.terminate()
@@ -109,7 +112,7 @@ def test_a_stop_fits_its_budget_under_each_of_twelve_faults(stopped, capsys):
         site.database.cure()
     well = [name for name, trouble in TROUBLES.items() if trouble.answers]
     for name in well:
-        stopped[name][0].start()
+        stopped[name][0].relay.start()
     for name in well:
         stopped[name][0].wait_until_relayed()
     repeated = {name: stopped[name][0].account().duplicates for name in well}
