@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from tests.acceptance.coming_and_going import owners
 from tests.acceptance.relays import RelayProcess, wait_until_relayed, write_config
 from tests.faults.oracle import Account, Repeats, account_of
-from tests.faults.site import DATABASE_TIMES
+from tests.faults.site import DATABASE_TIMES, until
 from tests.services.database import Database
 from tests.services.kafka import Kafka
 from tests.services.mariadb import MariaDB
@@ -252,6 +252,7 @@ def _writing(
     arguments = (database.sync_url, topic, str(ledger), str(seed))
     writer = subprocess.Popen([sys.executable, "-m", "tests.faults.writer", *arguments])
     try:
+        until(lambda: ledger.exists() and "committed" in ledger.read_text())
         yield writer
     finally:
         writer.kill()
