@@ -117,8 +117,8 @@ class Scene:
 
     def wake(self, *, all_of_them: bool = False) -> None:
         """Those that have slept long enough go on."""
-        for index, until in list(self._paused.items()):
-            if all_of_them or time.monotonic() >= until:
+        for index, wake_at in list(self._paused.items()):
+            if all_of_them or time.monotonic() >= wake_at:
                 del self._paused[index]
                 self.relays[index].running.send_signal(signal.SIGCONT)
 
