@@ -12,7 +12,7 @@ INPUTS := pyproject.toml constraints.txt hatch_build.py outbox_relay/_native.c
 TWO := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos simulate simulate-wrong demo bench bench-install bench-rivals wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong demo bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -29,8 +29,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL, PostgreSQL and Kafka; installs what is missing
-	NO_SKIPS=1 $(BIN)/python -m pytest $(TWO) -m 'not alone' --ignore=tests/deploy
-	NO_SKIPS=1 $(BIN)/python -m pytest -m alone --ignore=tests/deploy
+	NO_SKIPS=1 $(BIN)/python -m pytest $(TWO) -m 'not alone and not long' --ignore=tests/deploy
+	NO_SKIPS=1 $(BIN)/python -m pytest -m 'alone and not long' --ignore=tests/deploy
 
 test-deploy: $(VENV)/.dev services ## the image, the deploy files and Prometheus; installs buildah and more
 	$(BIN)/python -m tests.deploy.install
@@ -42,7 +42,19 @@ test-sa20: $(SA20)/.installed services ## the contract suite on SQLAlchemy 2.0
 services: $(VENV)/.dev
 	$(BIN)/python -m tests.services.install
 
-chaos: $(VENV)/.dev services ## relays that come and go under load, five minutes each on MariaDB and PostgreSQL
+# On the command line: make chaos KILLS=2000 DATABASE=postgresql MINUTES=30 SEED=7
+KILLS ?= 2000
+MINUTES ?= 600
+SEED ?= 1
+DATABASE ?= mariadb or postgresql
+AWAY_SECONDS ?= 1,15,60,600
+SECONDS ?= 3600
+
+chaos: $(VENV)/.dev services ## kill -9 of relay, database and broker, KILLS=2000 times on each DATABASE; prints a table
+	KILLS=$(KILLS) MINUTES=$(MINUTES) SEED=$(SEED) NO_SKIPS=1 \
+		$(BIN)/python -m pytest tests/faults/test_kill_loop.py -q -k '$(DATABASE)'
+
+chaos-relays: $(VENV)/.dev services ## relays that come and go under load, five minutes each on MariaDB and PostgreSQL
 	CHAOS_SECONDS=300 NO_SKIPS=1 $(BIN)/python -m pytest tests/acceptance/test_several_relays.py -q --timeout 900
 
 SEEDS ?= 1000
@@ -54,14 +66,19 @@ simulate: $(VENV)/.dev ## the relay in simulated worlds: make simulate SEEDS=100
 simulate-wrong: $(VENV)/.dev ## wrong relays in the same worlds: each must be found out
 	$(BIN)/python -m tests.simulation --wrong --until-caught --seeds $(SEEDS) --first $(FIRST)
 
+faults: $(VENV)/.dev services ## network, disks, clocks, clusters, fail-overs, long outages; half an hour
+	AWAY_SECONDS=$(AWAY_SECONDS) NO_SKIPS=1 $(BIN)/python -m pytest tests/faults -v
+
+soak: $(VENV)/.dev services ## one relay under random faults, SECONDS=3600; memory, files, connections and lag stay flat
+	$(BIN)/python -m tests.faults.soak $(SECONDS) $(SEED)
+
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo
 
 bench: services bench-install ## us beside python-cqrs, on real servers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks all
 
-bench-install: $(VENV)/.dev $(CQRS)/.installed
-	$(BIN)/python -m benchmarks.install
+bench-install: $(VENV)/.dev $(CQRS)/.installed services
 
 bench-rivals: $(VENV)/.dev services ## the relay beside Debezium and watermill's forwarder; installs them
 	$(BIN)/python -m benchmarks.rivals.install

@@ -17,30 +17,14 @@ from benchmarks.results import Case
 from benchmarks.rows import fill
 from benchmarks.servers import KAFKA_HEAP, Kind, Servers, database_server
 from benchmarks.topic import check, fresh_topic
-from benchmarks.toxiproxy import Toxiproxy
-from tests.services.kafka import Kafka
-from tests.services.process import free_port
+from tests.services.far_kafka import FarKafka
+from tests.services.toxiproxy import Toxiproxy
 
 ROUND_TRIPS: Final = (0, 2, 10)
 THEIR_ROUND_TRIPS: Final = (0, 2)
 BROKER, DATABASE = "broker", "database"
 THEIR_ROWS: Final = 2000
 WARM_UP_ROWS: Final = 100_000
-
-
-class FarKafka(Kafka):
-    """Kafka with a second listener, which tells clients to come through a proxy."""
-
-    def _own_settings(self) -> dict[str, str]:
-        settings = super()._own_settings()
-        self.far_port, self.proxy_port = free_port(), free_port()
-        settings["listeners"] += f",FAR://127.0.0.1:{self.far_port}"
-        settings["advertised.listeners"] += f",FAR://127.0.0.1:{self.proxy_port}"
-        settings["listener.security.protocol.map"] = (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,FAR:PLAINTEXT"
-        )
-        settings["inter.broker.listener.name"] = "PLAINTEXT"
-        return settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +48,13 @@ def far_servers(kind: Kind) -> Iterator[FarServers]:
         database = stack.enter_context(database_server(kind))
         kafka = stack.enter_context(FarKafka(heap=KAFKA_HEAP))
         proxy = stack.enter_context(Toxiproxy())
-        proxy.add(BROKER, upstream=kafka.far_port, listen=kafka.proxy_port)
+        [door] = kafka.doors
+        proxy.add(BROKER, upstream=door.port, listen=door.proxy_port)
         yield FarServers(
             database=database,
             kafka=kafka,
             proxy=proxy,
-            bootstrap=f"127.0.0.1:{kafka.proxy_port}",
+            bootstrap=door.bootstrap_servers,
             database_port=proxy.add(DATABASE, upstream=database.service.port),
         )
 

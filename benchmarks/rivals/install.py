@@ -15,8 +15,9 @@ import sys
 import tarfile
 from pathlib import Path
 
-from benchmarks.install import GO_PACKAGES, GO_SEARCHED
 from tests.services.install import (
+    GO_PACKAGES,
+    GO_SEARCHED,
     JAVA_PACKAGES,
     MAVEN_PACKAGES,
     CannotInstallError,

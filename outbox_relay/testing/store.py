@@ -170,6 +170,7 @@ class InMemoryStore:
     ) -> Lease | None:
         """See Store."""
         await self._enter("acquire")
+        self._served_by = ""
         lease = self.leases.acquire(
             owner,
             wake_address=wake_address,

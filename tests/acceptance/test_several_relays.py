@@ -1,7 +1,7 @@
 """
 Relays join and leave every few seconds under load: killed, stopped, asleep for longer than their lease.
 
-`make chaos` runs it for five minutes each; CHAOS_SECONDS says how long.
+`make chaos-relays` runs it for five minutes each; CHAOS_SECONDS says how long.
 """
 
 from __future__ import annotations

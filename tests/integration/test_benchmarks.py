@@ -126,7 +126,7 @@ def test_takeover(on_mariadb, monkeypatch):
 
 
 class NoProxy:
-    """Stands for toxiproxy, which only the benchmarks install."""
+    """Stands for toxiproxy."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []

@@ -18,12 +18,14 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from tests.services.faketime import find_faketime
 from tests.services.kafka import LIBRARIES
 from tests.services.mariadb import find_program
 from tests.services.mysql import HOME, find_mysqld
 from tests.services.pgbouncer import find_pgbouncer
 from tests.services.postgresql import find_program as find_postgresql
 from tests.services.process import MissingPartError
+from tests.services.toxiproxy import MODULE, PROGRAM
 
 KAFKA_POM = Path(__file__).with_name("kafka-pom.xml")
 MYSQL_POM = Path(__file__).with_name("mysql-pom.xml")
@@ -39,6 +41,12 @@ MAVEN_PACKAGES = {"maven": ("mvn",)}
 # What MySQL's programs link to. The user mysql comes with MariaDB's package.
 MYSQL_PACKAGES = ("libaio1", "libnuma1")
 MYSQL_ARCHIVE = "mysql-Linux-amd64.tar.gz"
+
+GO_PACKAGES = ("golang-go",)
+GO_SEARCHED = f"{os.environ.get('PATH', '')}:/usr/local/go/bin"
+
+# Gives one process another clock; a library that programs are started with.
+FAKETIME_PACKAGES = ("libfaketime",)
 
 
 class CannotInstallError(Exception):
@@ -134,6 +142,35 @@ def _check_mysql(home: Path) -> None:
         raise CannotInstallError(f"{error}; its programs are for x86-64 and Debian 12") from error
 
 
+def install_toxiproxy(program: Path = PROGRAM) -> None:
+    """Build it with Go, which is installed where it is missing."""
+    if program.exists():
+        return
+    if shutil.which("go", path=GO_SEARCHED) is None:
+        install_packages(GO_PACKAGES)
+    go = shutil.which("go", path=GO_SEARCHED)
+    if go is None:
+        raise CannotInstallError("go is not installed")
+    say("building toxiproxy")
+    program.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=program.parent) as draft:
+        environment = {**os.environ, "GOBIN": draft, "GOFLAGS": "-trimpath"}
+        done = run([go, "install", MODULE], environment)
+        if done.returncode != 0:
+            raise CannotInstallError(
+                f"missing: toxiproxy; `go install {MODULE}` failed, is there a network?\n{tail(done)}"
+            )
+        (Path(draft) / program.name).rename(program)
+
+
+def install_faketime() -> None:
+    """libfaketime."""
+    try:
+        find_faketime()
+    except MissingPartError:
+        install_packages(FAKETIME_PACKAGES)
+
+
 @contextmanager
 def draft_of(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of *folder* at the end, unless something failed."""
@@ -171,7 +208,14 @@ def fetch_jars(what: str, pom: Path, folder: Path) -> None:
 def main() -> int:
     """Install what is missing; the exit code."""
     problems = []
-    for install in (install_database, install_postgresql, install_kafka, install_mysql):
+    for install in (
+        install_database,
+        install_postgresql,
+        install_kafka,
+        install_mysql,
+        install_toxiproxy,
+        install_faketime,
+    ):
         try:
             install()
         except CannotInstallError as error:
