@@ -12,7 +12,7 @@ INPUTS := pyproject.toml constraints.txt hatch_build.py outbox_relay/_native.c
 TWO := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos demo bench bench-install bench-rivals wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos model demo bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -44,6 +44,9 @@ services: $(VENV)/.dev
 
 chaos: $(VENV)/.dev services ## relays that come and go under load, five minutes each on MariaDB and PostgreSQL
 	CHAOS_SECONDS=300 NO_SKIPS=1 $(BIN)/python -m pytest tests/acceptance/test_several_relays.py -q --timeout 900
+
+model: $(VENV)/.dev services ## every state of the lease protocol's model, and what each mistake in it breaks; needs 3 GB
+	$(BIN)/python -m tests.model
 
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo

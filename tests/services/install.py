@@ -35,6 +35,7 @@ DATABASE_PACKAGES = {
 }
 JAVA_PACKAGES = {"default-jdk-headless": ("java",)}
 MAVEN_PACKAGES = {"maven": ("mvn",)}
+MODEL_PACKAGES = {"spin": ("spin",), "gcc": ("gcc",), "libc6-dev": ("gencat",)}
 
 # What MySQL's programs link to. The user mysql comes with MariaDB's package.
 MYSQL_PACKAGES = ("libaio1", "libnuma1")
@@ -96,6 +97,11 @@ def install_postgresql() -> None:
             find()
         except MissingPartError:
             install_packages([package])
+
+
+def install_model() -> None:
+    """What searches the model of the lease protocol."""
+    install_missing(MODEL_PACKAGES)
 
 
 def install_kafka(libraries: Path = LIBRARIES) -> None:
@@ -171,7 +177,13 @@ def fetch_jars(what: str, pom: Path, folder: Path) -> None:
 def main() -> int:
     """Install what is missing; the exit code."""
     problems = []
-    for install in (install_database, install_postgresql, install_kafka, install_mysql):
+    for install in (
+        install_database,
+        install_postgresql,
+        install_kafka,
+        install_mysql,
+        install_model,
+    ):
         try:
             install()
         except CannotInstallError as error:
