@@ -52,4 +52,6 @@ def test_every_mistake_that_the_model_knows_is_tried() -> None:
     named = re.findall(r"^ \*   ([A-Z_]+) ", text, re.MULTILINE)
 
     assert sorted(named) == sorted(what.wrong for what in WRONG)
-    assert [name for name in named if not re.search(rf"^#ifn?def {name}$", text, re.MULTILINE)] == []
+    assert [
+        name for name in named if not re.search(rf"^#ifn?def {name}$", text, re.MULTILINE)
+    ] == []
