@@ -11,7 +11,7 @@ from tests.model.search import LONG, QUICK, WRONG, Found, Search, search
 
 def line(what: Search, found: Found) -> str:
     """A line of the table."""
-    result = f"found: {found.broken.split(' (')[0]}" if found.broken else "nothing wrong"
+    result = found.promise or found.broken or "nothing is broken"
     return f"| {what.name} | {found.states:,} | {found.depth:,} | {found.seconds:.1f} | {result} |"
 
 

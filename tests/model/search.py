@@ -16,6 +16,18 @@ DEPTH = 100_000
 SECONDS = 900
 
 SAFETY = (["-DSAFETY", "-DNOCLAIM"], [])
+# A part of what the searcher says -> what it means. The first that fits.
+PROMISES = {
+    "acceptance cycle": "I2: a row stays pending for ever",
+    "dead||(copies[k]>0)": "I3: marked before its ack",
+    "copies[2]>0)": "I4: a later row of the key comes first",
+    "status[k]==0": "I5: what was produced becomes a dead letter, or the reverse",
+    "rows[k])||": "I5: a stale term marks rows of another relay's lane",
+    "<=(1+faults)": "I6: more copies than faults",
+    "stalled": "I6: a lane passes on while something of it is under way",
+    "nonce==relay[r].term": "I6: a relay publishes rows of another relay's lane",
+}
+
 # Every process that can always act does so in the end.
 PROGRESS = (["-DNFAIR=5"], ["-a", "-f"])
 
@@ -54,6 +66,11 @@ class Found:
         """What was found to be wrong, or nothing."""
         found = re.search(r"^pan:\d+: (.*?)(?: \(at depth \d+\))?$", self.text, re.MULTILINE)
         return found[1] if found else ""
+
+    @property
+    def promise(self) -> str:
+        """The promise that is broken, in words."""
+        return next((words for part, words in PROMISES.items() if part in self.broken), "")
 
     @property
     def complete(self) -> bool:

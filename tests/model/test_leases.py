@@ -42,6 +42,7 @@ def test_a_wrong_protocol_is_found_out(what: Search) -> None:
     expected = "acceptance cycle" if what.progress else "assertion violated"
 
     assert expected in found.broken
+    assert found.promise
 
 
 def test_every_mistake_that_the_model_knows_is_tried() -> None:
