@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -136,20 +137,24 @@ async def test_a_database_whose_certificate_ran_out_and_is_replaced(
     database = secure_mariadb.create_database()
     file = tmp_path / "ca.pem"
     file.write_text(secure_mariadb.authority.certificate.cert.read_text())
-    options = DatabaseOptions(url=database.async_url, ssl=True, ssl_ca_file=str(file))
+    user = f"u{uuid.uuid4().hex[:12]}"
+    secure_mariadb.create_user(user, "its-password")
+    url = database.async_url.replace("ob:ob@", f"{user}:its-password@")
+    options = DatabaseOptions(url=url, ssl=True, ssl_ca_file=str(file))
     await asyncio.to_thread(migrate, options)
     broker = RecordingBroker(FakeClock(), {"orders": 1})
     expired = secure_mariadb.authority.sign_expired("expired")
     new = Authority(tmp_path / "new")
     async with loaded(database, options, broker, "orders") as load:
         await asyncio.to_thread(secure_mariadb.show, expired)
-        await asyncio.to_thread(secure_mariadb.drop_connections, "ob")
+        await asyncio.to_thread(secure_mariadb.drop_connections, user)
         await load.until_said("certificate has expired")
         await asyncio.to_thread(secure_mariadb.show, new.sign("mariadb"))
         await load.until_said("unable to get local issuer certificate")
         file.write_text(file.read_text() + new.certificate.cert.read_text())
         await load.until_relayed(len(broker.published))
 
+    assert "its-password" not in str(load.watcher.events)
     assert in_order(broker.seqs())
     assert len(set(broker.seqs())) == load.written
 
