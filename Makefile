@@ -11,8 +11,10 @@ INPUTS := pyproject.toml constraints.txt hatch_build.py outbox_relay/_native.c
 # Half of the time a test waits for a server. Two at once fill two cores, each with servers of its own.
 TWO := -n 2 --dist worksteal
 
+NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka
+
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos model demo bench bench-install bench-rivals wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos model coverage demo bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -44,6 +46,9 @@ services: $(VENV)/.dev
 
 chaos: $(VENV)/.dev services ## relays that come and go under load, five minutes each on MariaDB and PostgreSQL
 	CHAOS_SECONDS=300 NO_SKIPS=1 $(BIN)/python -m pytest tests/acceptance/test_several_relays.py -q --timeout 900
+
+coverage: $(VENV)/.dev ## branches of kernel, relay core and settings that tests without a service reach
+	OUTBOX_RELAY_PURE_PYTHON=1 $(BIN)/python -m pytest tests/unit tests/contract -q -k '$(NO_SERVICE)' --cov --cov-report=term
 
 model: $(VENV)/.dev services ## every state of the lease protocol's model, and what each mistake in it breaks; needs 3 GB
 	$(BIN)/python -m tests.model
