@@ -11,8 +11,10 @@ INPUTS := pyproject.toml constraints.txt hatch_build.py outbox_relay/_native.c
 # Half of the time a test waits for a server. Two at once fill two cores, each with servers of its own.
 TWO := -n 2 --dist worksteal
 
+NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka
+
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong demo bench bench-install bench-rivals wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage demo bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -71,6 +73,13 @@ faults: $(VENV)/.dev services ## network, disks, clocks, clusters, fail-overs, l
 
 soak: $(VENV)/.dev services ## one relay under random faults, SECONDS=3600; memory, files, connections and lag stay flat
 	$(BIN)/python -m tests.faults.soak $(SECONDS) $(SEED)
+
+coverage: $(VENV)/.dev ## branches of kernel, relay core and settings that tests without a service reach
+	OUTBOX_RELAY_PURE_PYTHON=1 $(BIN)/python -m pytest tests/unit -q --cov --cov-report=
+	OUTBOX_RELAY_PURE_PYTHON=1 $(BIN)/python -m pytest tests/contract -q -k '$(NO_SERVICE)' --cov --cov-append --cov-report=term
+
+model: $(VENV)/.dev services ## every state of the lease protocol's model, and what each mistake in it breaks; needs 3 GB
+	$(BIN)/python -m tests.model
 
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo

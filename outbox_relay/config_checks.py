@@ -96,7 +96,7 @@ def as_tuple(value: object) -> object:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return tuple(value) if isinstance(value, list) else value
 

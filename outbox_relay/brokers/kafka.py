@@ -28,6 +28,7 @@ from outbox_relay.brokers.kafka_errors import detail_of, outcome_of, refusal_of,
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.brokers.record_batch import RecordBatch
 from outbox_relay.brokers.security import LOGIN_ERRORS, Login
+from outbox_relay.brokers.topics import is_topic_name
 from outbox_relay.errors import BrokerUnavailable, CredentialsError, TopicUnavailable
 from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
 from outbox_relay.relay.ports import Observer, Record
@@ -68,6 +69,9 @@ class KafkaBroker:
 
     async def partitions(self, topic: str) -> int:
         """See Broker."""
+        if not is_topic_name(topic):
+            # aiokafka would ask for it ever after, and one too long ends each request for metadata.
+            raise TopicUnavailable(f"topic {topic[:40]!r} is no name in Kafka: correct the event")
         client = await self._started()
         known = self.known_partitions(topic)
         metadata = client.producer.client

@@ -102,7 +102,7 @@ class Stage:
 
     def grant_as_the_guide_says(self) -> None:
         """The rights that docs/guide/security.md names, and no others."""
-        (block,) = re.findall(r"```sql\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+        block = re.findall(r"```sql\n(.*?)```", GUIDE.read_text(), re.DOTALL)[0]
         named = block.replace("shop.", f"{self.database.name}.").replace(
             "relay'@", f"{self.user}'@"
         )

@@ -175,9 +175,9 @@ class SqlWorld:
         self.store._server = "another:1"
 
 
-def create_tables(engine: sa.Engine) -> Any:
+def create_tables(engine: sa.Engine, name: str = "outbox") -> Any:
     """The tables as `outbox-relay migrate` leaves them."""
-    made = tables()
+    made = tables(name)
     made.metadata.create_all(engine)
     lanes = 1 if engine.dialect.name == "sqlite" else 2 * LANES
     with engine.begin() as connection:

@@ -8,7 +8,12 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from tests.services.process import MissingPartError, ServiceFailedError
 
@@ -59,6 +64,27 @@ class Authority:
             "-CAkey",
             str(self.certificate.key),
         )
+
+    def sign_expired(self, name: str) -> Certificate:
+        """A certificate like those of `sign` that ran out yesterday."""
+        made = self.sign(name)
+        now = datetime.now(UTC)
+        own = x509.load_pem_x509_certificate(made.cert.read_bytes())
+        authority = load_pem_private_key(self.certificate.key.read_bytes(), None)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(own.subject)
+            .issuer_name(own.issuer)
+            .public_key(own.public_key())
+            .serial_number(own.serial_number)
+            .not_valid_before(now - timedelta(days=2))
+            .not_valid_after(now - timedelta(days=1))
+        )
+        for extension in own.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        signed = builder.sign(authority, hashes.SHA256())  # type: ignore[arg-type]
+        made.cert.write_bytes(signed.public_bytes(Encoding.PEM))
+        return made
 
     def encrypted_key(self, certificate: Certificate) -> Path:
         """The certificate's key once more, under KEY_PASSWORD."""

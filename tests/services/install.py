@@ -37,6 +37,7 @@ DATABASE_PACKAGES = {
 }
 JAVA_PACKAGES = {"default-jdk-headless": ("java",)}
 MAVEN_PACKAGES = {"maven": ("mvn",)}
+MODEL_PACKAGES = {"spin": ("spin",), "gcc": ("gcc",), "libc6-dev": ("gencat",)}
 
 # What MySQL's programs link to. The user mysql comes with MariaDB's package.
 MYSQL_PACKAGES = ("libaio1", "libnuma1")
@@ -104,6 +105,11 @@ def install_postgresql() -> None:
             find()
         except MissingPartError:
             install_packages([package])
+
+
+def install_model() -> None:
+    """What searches the model of the lease protocol."""
+    install_missing(MODEL_PACKAGES)
 
 
 def install_kafka(libraries: Path = LIBRARIES) -> None:
@@ -215,6 +221,7 @@ def main() -> int:
         install_mysql,
         install_toxiproxy,
         install_faketime,
+        install_model,
     ):
         try:
             install()

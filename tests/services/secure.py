@@ -29,7 +29,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from tests.services.certificates import Authority
+from tests.services.certificates import Authority, Certificate
 from tests.services.kafka import ADMIN_SECONDS, Kafka
 from tests.services.mariadb import MariaDB
 from tests.services.postgresql import OWNER, PostgreSQL
@@ -67,6 +67,10 @@ class SecureKafka(Kafka):
     def server(self, protocol: str) -> str:
         """host:port of the listener for *protocol*."""
         return f"127.0.0.1:{self._ports[protocol]}"
+
+    def show(self, certificate: Certificate) -> None:
+        """Let the listeners show another one from the next start on."""
+        self._keystore.write_text(certificate.key.read_text() + certificate.cert.read_text())
 
     def set_scram_password(self, user: str, password: str) -> None:
         """Create *user* for SCRAM, or change the password; returns once the broker knows it."""
@@ -114,8 +118,8 @@ class SecureKafka(Kafka):
     def _own_settings(self) -> dict[str, str]:
         self.authority = Authority(self.folder / "tls")
         server = self.authority.sign("kafka")
-        both = self.folder / "tls" / "keystore.pem"
-        both.write_text(server.key.read_text() + server.cert.read_text())
+        self._keystore = both = self.folder / "tls" / "keystore.pem"
+        self.show(server)
         self._ports = {protocol: free_port() for protocol in LISTENERS}
         settings = super()._own_settings()
         for key in ("listeners", "advertised.listeners"):
@@ -150,13 +154,23 @@ class SecureMariaDB(MariaDB):
     def __init__(self, folder: Path | None = None) -> None:
         tls = temporary_folder("tls") if folder is None else folder
         self.authority = Authority(tls)
-        server = self.authority.sign("mariadb")
+        self.certificate = self.authority.sign("mariadb")
+        self._cert, self._key = tls / "shown.pem", tls / "shown.key"
+        self._cert.write_text(self.certificate.cert.read_text())
+        self._key.write_text(self.certificate.key.read_text())
         arguments = [
             f"--ssl-ca={self.authority.certificate.cert}",
-            f"--ssl-cert={server.cert}",
-            f"--ssl-key={server.key}",
+            f"--ssl-cert={self._cert}",
+            f"--ssl-key={self._key}",
         ]
         super().__init__(extra_args=arguments)
+
+    def show(self, certificate: Certificate) -> None:
+        """Show another one from now on. Open connections stay."""
+        pairs = ((certificate.key, self._key), (certificate.cert, self._cert))
+        for source, target in pairs:
+            target.write_text(source.read_text())
+        self.root("FLUSH SSL")
 
     def create_user(self, name: str, password: str, *, tls: str = "NONE") -> None:
         """A user with every right on ob_…; *tls* is NONE, SSL or X509."""
