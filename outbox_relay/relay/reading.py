@@ -171,9 +171,14 @@ class Reading:
 
     def _end(self) -> int | None:
         # What is skipped is passed up to `safe` first: above it, each read would pass it again.
-        skips = self.skip_topics or len(self.lanes) < LANES
-        passes = skips and self.cursor < self.safe and not self._at_a_wall()
-        return self.safe if passes else None
+        if self._at_a_wall() or not (self.skip_topics or len(self.lanes) < LANES):
+            return None
+        if self.cursor < self.safe:
+            return self.safe
+        # A term that has noted nothing before its own first look has everything above `safe`.
+        notes = (self._common or self)._notes
+        window = self.cursor + self.window.ids
+        return window if notes and notes[-1][1] > window else None
 
     def _at_a_wall(self) -> bool:
         return len(self.open_ids) >= MAX_OPEN_IDS

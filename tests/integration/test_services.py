@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pymysql
 import pytest
@@ -197,7 +199,7 @@ def test_a_server_left_frozen_is_healed(mariadb):
 
 def test_a_server_does_not_outlive_its_starter():
     """
-    When the test run itself is killed with SIGKILL, its servers end too.
+    When the test run itself is killed with SIGKILL, its servers end too, and their data is removed.
     """
     program = (
         "import os, select, signal, sys\n"
@@ -213,7 +215,15 @@ def test_a_server_does_not_outlive_its_starter():
     starter.communicate()
 
     assert wait_for_the_end_of(handle)
-    subprocess.run(["rm", "-rf", "--", folder], check=True)
+    assert wait_until_gone(Path(folder))
+
+
+def wait_until_gone(folder: Path) -> bool:
+    """Whether *folder* went before the patience did."""
+    patience = time.monotonic() + 30
+    while folder.exists() and time.monotonic() < patience:
+        time.sleep(0.05)
+    return not folder.exists()
 
 
 def wait_for_the_end_of(handle: int) -> bool:

@@ -32,6 +32,14 @@ _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 OWN_PORTS = PORTS[_WORKER % 10 * 1000 :][:1000]
 
 
+# A server that was just killed may still write: what it leaves is removed a moment later.
+GUARDIAN = """
+read _
+kill -s KILL -- "-$1"
+[ -z "$2" ] || { rm -rf -- "$2"; sleep 1; rm -rf -- "$2"; } 2>/dev/null
+"""
+
+
 class MissingPartError(Exception):
     """A program that the service needs is not installed; the text says how to get it."""
 
@@ -53,9 +61,10 @@ def free_port() -> int:
 
 
 def temporary_folder(name: str) -> Path:
-    """A new folder that other users can enter: MariaDB runs as the user mysql."""
+    """A new folder that other users can enter: MariaDB runs as the user mysql. Gone at our end."""
     folder = Path(tempfile.mkdtemp(prefix=f"outbox-{name}-"))
     folder.chmod(0o755)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
@@ -122,7 +131,7 @@ class Service(ABC):
                 cwd=self.folder,
                 start_new_session=True,
             )
-        self._guardian = _guard(self._process.pid)
+        self._guardian = _guard(self._process.pid, self.folder if self._folder_is_ours else None)
         self._wait_until_ready()
 
     def stop(self) -> None:
@@ -208,15 +217,15 @@ class Service(ABC):
         return "\n".join(lines[-30:])
 
 
-def _guard(group: int) -> subprocess.Popen[bytes]:
+def _guard(group: int, folder: Path | None) -> subprocess.Popen[bytes]:
     """
-    A shell that kills process group *group* when this process is gone.
+    A shell that kills process group *group*, and removes *folder*, when this process is gone.
 
     It reads from a pipe whose other end only this process holds. (PR_SET_PDEATHSIG is no good here:
     it follows the thread that started the server, and tests start servers in worker threads.)
     """
     return subprocess.Popen(
-        ["/bin/sh", "-c", 'read _; kill -s KILL -- "-$1"', "guardian", str(group)],
+        ["/bin/sh", "-c", GUARDIAN, "guardian", str(group), str(folder or "")],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
