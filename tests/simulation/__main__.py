@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="at most")
     parser.add_argument("--wrong", nargs="*", metavar="NAME", help="wrong relays; none named: all")
     parser.add_argument(
         "--until-caught", action="store_true", help="one seed that finds it out is enough"
@@ -51,7 +52,9 @@ def main() -> int:
         return _shrink(options.shrink, options.wrong, keep=options.keep)
     if options.wrong is not None:
         return _wrong(options.wrong or list(WRONG), options)
-    tally = campaign(options.first, options.seeds, processes=options.processes)
+    tally = campaign(
+        options.first, options.seeds, processes=options.processes, most_seconds=options.seconds
+    )
     _print_table(tally, options.first, options.processes)
     for seed, found in tally.bad[:5]:
         print(f"\nseed {seed} breaks {found}\n")

@@ -73,15 +73,22 @@ def run_slice(first: int, count: int) -> Tally:
     return tally
 
 
-def campaign(first: int, count: int, *, processes: int, most_bad: int = 20) -> Tally:
-    """All of the seeds, a slice at a time."""
+def campaign(
+    first: int,
+    count: int,
+    *,
+    processes: int,
+    most_bad: int = 20,
+    most_seconds: float = float("inf"),
+) -> Tally:
+    """All of the seeds, a slice at a time, or as many as fit."""
     began = time.monotonic()
     total = Tally()
     slices = [(at, min(SLICE, first + count - at)) for at in range(first, first + count, SLICE)]
     with ProcessPoolExecutor(processes) as pool:
         for tally in pool.map(run_slice, *zip(*slices, strict=True)):
             total.join(tally)
-            if len(total.bad) >= most_bad:
+            if len(total.bad) >= most_bad or time.monotonic() - began > most_seconds:
                 pool.shutdown(cancel_futures=True)
                 break
     total.seconds = time.monotonic() - began
