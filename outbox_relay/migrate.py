@@ -30,8 +30,7 @@ from sqlalchemy.pool import NullPool
 from outbox_relay.autogenerate import include_name, include_object
 from outbox_relay.errors import OutboxRelayError, SchemaMismatch, StoreUnavailable
 from outbox_relay.schema import SCHEMA_VERSION, Status, Tables, schema_problem, tables
-from outbox_relay.store.login import asyncpg_arguments, hint, log_in, said
-from outbox_relay.store.mysql import ESCAPING
+from outbox_relay.store.login import MYSQL_ESCAPING, asyncpg_arguments, hint, log_in, said
 from outbox_relay.store.options import DatabaseOptions
 
 __all__ = [
@@ -158,7 +157,7 @@ def database_engine(options: DatabaseOptions) -> AsyncEngine:
         case "postgresql":
             arguments = asyncpg_arguments(options)
         case _:
-            arguments = {"connect_timeout": max(1, round(timeout)), **ESCAPING}
+            arguments = {"connect_timeout": max(1, round(timeout)), **MYSQL_ESCAPING}
     engine = create_async_engine(
         options.url, poolclass=NullPool, connect_args=arguments, hide_parameters=True
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
@@ -12,6 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from outbox_relay.credentials import read_secret, secret_from_command, tls_context
 from outbox_relay.errors import CredentialsError, StoreUnavailable
 from outbox_relay.store.options import DatabaseOptions
+
+MYSQL_ESCAPING: Final = {
+    # In some others a byte of a character swallows a backslash.
+    "charset": "utf8mb4",
+    # asyncmy 0.2.18 escapes bytes with backslashes even where they do not escape.
+    "init_command": "SET SESSION sql_mode = REPLACE(@@SESSION.sql_mode, 'NO_BACKSLASH_ESCAPES', '')",
+}
+"""How texts and bytes are escaped, which the driver does itself: whatever the URL and the server say."""
+
 
 COMMAND_SHARE = 0.8
 """Of the time for a connection, what password_command may take: the rest is for the server."""

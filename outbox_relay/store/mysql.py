@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from outbox_relay.store.dialect import Dialect
+from outbox_relay.store.login import MYSQL_ESCAPING
 from outbox_relay.store.options import DatabaseOptions
-
-ESCAPING: Final = {
-    # In some others a byte of a character swallows a backslash.
-    "charset": "utf8mb4",
-    # asyncmy 0.2.18 escapes bytes with backslashes even where they do not escape.
-    "init_command": "SET SESSION sql_mode = REPLACE(@@SESSION.sql_mode, 'NO_BACKSLASH_ESCAPES', '')",
-}
-"""How texts and bytes are escaped, which the driver does itself: whatever the URL and the server say."""
 
 
 def dialect(options: DatabaseOptions) -> Dialect:
@@ -52,6 +43,6 @@ def dialect(options: DatabaseOptions) -> Dialect:
         no_such_table=(1146, 1054),
         # No read_timeout: asyncmy would use asyncio.wait_for, which on Python 3.11 loses a
         # cancellation that arrives together with the answer. The channel has its own limits.
-        connect_args={"connect_timeout": options.connect_timeout_seconds, **ESCAPING},
+        connect_args={"connect_timeout": options.connect_timeout_seconds, **MYSQL_ESCAPING},
         engine_options={},
     )
