@@ -193,10 +193,6 @@ class EventProducer:
                 self._observer.log("schema_mismatch", error=str(error))
                 await self._clock.wait(self._stop, SCHEMA_RETRY_SECONDS)
             except (LeaseLost, ServerChanged) as error:
-                if isinstance(error, ServerChanged):
-                    # The tables are looked at under the next term: the store knows one server until
-                    # it takes another lease, so a look before that would end like this for ever.
-                    self._schema_due = self._clock.now() + STANDBY_SCHEMA_SECONDS
                 self._observer.log("term_over", error=str(error))
                 # The tables are looked at in the next term: before it the store still knows the old
                 # server, would refuse the new one for ever, and no term would ever begin.
