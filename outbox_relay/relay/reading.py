@@ -18,7 +18,6 @@ is not enough: each answer must also keep the order within a key. Four rules do 
   committed; earlier reads may still return it as pending.
 * *Sweep.* Pages over (0, cursor] find what the others cannot, such as ids that a long
   ``INSERT ... SELECT`` held on MySQL 8, and rows that were requeued.
-
 * *Lanes.* Lanes gained while others are held are read by a `Reading` of their own, from the first id
   on, in turn with the common one, so that their backlog holds up no event of the others. When it has
   come to the end, both go on together from the lower cursor. What is in flight, `safe` and the room
@@ -26,7 +25,6 @@ is not enough: each answer must also keep the order within a key. Four rules do 
 
 PostgreSQL has no dirty read. There nothing is open: what is noted is the id up to which every
 transaction has ended (`outbox_relay.store.holders`), which is `safe` at once.
-
 Pure: time comes in as an argument.
 """
 
@@ -39,14 +37,11 @@ from dataclasses import dataclass, field
 
 from outbox_relay.relay.lease import ALL_LANES
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
-from outbox_relay.relay.window import Window, fitting, id_ranges
+from outbox_relay.relay.window import MAX_OPEN_IDS, Window, fitting, id_ranges
 from outbox_relay.schema import LANES
 
 NOTE_SECONDS = 1.0
 """How often the largest id is noted."""
-
-MAX_OPEN_IDS = 5000
-"""The cursor stops below a transaction with more rows, so that no statement grows without bound."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -24,6 +24,9 @@ FAST_SECONDS: Final = 0.02
 SLOW_SECONDS: Final = 0.06
 
 
+MAX_OPEN_IDS = 5000
+"""The cursor stops below a transaction with more rows, so that no statement grows without bound."""
+
 MOST_SKIP_RANGES = 100
 """Ranges of ids in flight that a read leaves out in SQL; the rest is skipped when it is returned."""
 

@@ -3,8 +3,8 @@ The rules of gap-safe reading, by themselves: what is asked for next, and what a
 """
 
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
-from outbox_relay.relay.reading import MAX_OPEN_IDS, Reading
-from outbox_relay.relay.window import MOST_SKIP_RANGES
+from outbox_relay.relay.reading import Reading
+from outbox_relay.relay.window import MAX_OPEN_IDS, MOST_SKIP_RANGES
 
 
 def make_reading(**changes) -> Reading:
