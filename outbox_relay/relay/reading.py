@@ -30,7 +30,6 @@ Pure: time comes in as an argument.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +69,7 @@ class Reading:
     _turn_of_gained: bool = False
     window: Window = field(default_factory=Window)
     _read_from: int = 0
-    _wanted: int = sys.maxsize
+    _wanted: int = 1 << 40
     _more: bool = False
     _pass_to: int = 0
     _notes: deque[tuple[float, int]] = field(default_factory=deque)
@@ -78,8 +77,7 @@ class Reading:
     _settled: list[int] = field(default_factory=list)
     _sweep_from: int = 0
     _late_upto: int | None = None
-    _left: set[int] = field(default_factory=set)
-    """Ids above the cursor that were read and that cannot go for now. `rewind` finds them again."""
+    _left: set[int] = field(default_factory=set)  # read, and cannot go before the next `rewind`
     _page_ids: frozenset[int] = frozenset()
 
     # What was given out
@@ -145,10 +143,9 @@ class Reading:
             self._common._advance_safe(now)
             self.safe, self.skip_topics = self._common.safe, self._common.skip_topics
         self.cursor = min(self.cursor, self.safe)
-        if self._left:
-            self._left = {i for i in self._left if i > self.cursor}
+        self._left = {i for i in self._left if i > self.cursor}
         ahead = [i for i in self.in_flight if i > self.cursor]
-        skip_ids, skipped = id_ranges(sorted({*ahead, *self._left} if self._left else ahead))
+        skip_ids, skipped = id_ranges(sorted({*ahead, *self._left}))
         skipped = min(skipped, len(ahead) + self.chunk_rows)
         # The cursor stands still at a large transaction: those behind it are read all the same.
         upto = self.safe if self._at_a_wall() else self.cursor + self.window.ids
@@ -196,9 +193,8 @@ class Reading:
         range to read once more for open ids before the cursor may pass it, if there is one.
         """
         in_flight, left = self.in_flight, self._left
-        kept = fitting(rows, self._wanted, in_flight, left)
-        full = len(rows) >= plan.limit or len(kept) < len(rows)
-        rows = kept
+        count, rows = len(rows), fitting(rows, self._wanted, in_flight, left)
+        full = count >= plan.limit or len(rows) < count
         if rows:
             common = self._common or self
             common.largest_read = max(common.largest_read, rows[-1].id)
@@ -254,8 +250,7 @@ class Reading:
         """
         present = set(ids)
         self.open_ids.intersection_update(present)
-        known = self._page_ids | self._left | self.open_ids
-        new = sorted(present - known - self.in_flight.keys())
+        new = sorted(present - self._page_ids - self._left - self.in_flight.keys() - self.open_ids)
         target = plan.upto_id or 0
         if len(present) >= plan.limit:
             target = min(target, max(present))

@@ -16,7 +16,7 @@ from tests.simulation import corpus
 from tests.simulation.campaign import Tally, campaign, hunt_slice
 from tests.simulation.scenario import FAULTS, OUTAGE, scenario
 from tests.simulation.shrink import run, shrink, story
-from tests.simulation.wrong import WRONG, rule_of
+from tests.simulation.wrong import NAMED, WRONG, rule_of
 
 ALWAYS = (
     "rollback",
@@ -51,7 +51,7 @@ def main() -> int:
     if options.shrink is not None:
         return _shrink(options.shrink, options.wrong, keep=options.keep)
     if options.wrong is not None:
-        return _wrong(options.wrong or list(WRONG), options)
+        return _wrong(options.wrong or sorted(WRONG.keys() - NAMED.keys()), options)
     tally = campaign(
         options.first, options.seeds, processes=options.processes, most_seconds=options.seconds
     )

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from outbox_relay.errors import LeaseLost, SchemaMismatch, ServerChanged, StoreUnavailable
-from outbox_relay.relay.lease import Lease, Sharing, Term
+from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
 from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
 from outbox_relay.store.ahead import Ahead
 from outbox_relay.store.holders import Holders
@@ -166,6 +166,26 @@ class SimulatedStore:
 
     async def release(self, lease: Lease) -> None:
         await self._ask("release", LEASES, lambda: self._database.leases.release(lease))
+
+    # Suspects
+
+    async def past(self, term: Term) -> Past:
+        return await self._ask("past", LEASES, lambda: self._database.leases.past(term))
+
+    async def suspect(
+        self, first_id: int, last_id: int, lanes: Collection[int], term: Term
+    ) -> None:
+        leases = self._database.leases
+        await self._ask("suspect", LEASES, lambda: leases.suspect(first_id, last_id, lanes, term))
+
+    async def acquit(
+        self, lanes: Collection[int], term: Term, *, still: Suspects | None = None
+    ) -> None:
+        leases = self._database.leases
+        await self._ask("acquit", LEASES, lambda: leases.acquit(lanes, term, still=still))
+
+    async def recovered(self, term: Term) -> None:
+        await self._ask("recovered", LEASES, lambda: self._database.leases.recovered(term))
 
     # Reading
 
