@@ -36,7 +36,7 @@ MOST = MOST_REJECTIONS_IN_A_ROW
         (REJECTED, {"rejected_in_a_row": MOST - 1}, DeadLetter),
         (REJECTED, {"rejected_in_a_row": MOST}, PauseTopic),
         (REJECTED, {"broker_answers": False}, DeadLetter),
-        (Unknown(fault=Fault.TOPIC, detail="d"), {"broker_answers": False}, PauseTopic),
+        (Unknown(fault=Fault.TOPIC, detail="d"), {}, PauseTopic),
         (UNKNOWN, {"unknown_in_a_row": PATIENCE - 1}, PublishAgain),
         (UNKNOWN, {"unknown_in_a_row": PATIENCE}, ParkPartition),
         (UNKNOWN, {"unknown_in_a_row": PATIENCE + 1}, ParkPartition),
