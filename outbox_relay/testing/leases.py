@@ -131,7 +131,9 @@ class MemoryLeases:
 
     def take(self, lease: Lease, lanes: frozenset[int], *, lease_seconds: float) -> frozenset[int]:
         """See Store."""
-        self._take(lanes, self._rows[max(self._of(lease.term.nonce))], lease_seconds)
+        held = self._of(lease.term.nonce)
+        if held:  # else everything was lost, which the next look tells
+            self._take(lanes, self._rows[max(held)], lease_seconds)
         return lanes & self._of(lease.term.nonce)
 
     def give(self, lease: Lease, lanes: frozenset[int]) -> None:

@@ -44,7 +44,9 @@ def test_what_an_operator_sees_is_said_by_the_relay():
     """
     code = sources()
     said = {word for _, row in ROWS for word in WORD.findall(row.split("|")[2]) if "_" in word}
-    unknown = [w for w in said if f'"{w.removeprefix("outbox_relay_").removesuffix("_total")}"' not in code]
+    unknown = [
+        w for w in said if f'"{w.removeprefix("outbox_relay_").removesuffix("_total")}"' not in code
+    ]
 
     assert unknown == []
     assert len(said) > FAILURES // 3
