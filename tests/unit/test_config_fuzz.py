@@ -210,3 +210,27 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         load_config(tmp_path, GOOD)
 
     assert "cannot be read" in raised.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"database.url": "mysql+asyncmy://u:c4n4ry@x@h/shop"}, "more than one @"),
+        ({"database.url": "mysql+asyncmy://u:c4n4ry@h:port/shop"}, "is not a URL"),
+        (
+            {"database.url": "mysql+asyncmy://u:c4n4ry@h/shop?ssl_ca=x", "database.ssl": "true"},
+            "has ssl parameters besides database.ssl",
+        ),
+        ({"relay.max_active_relays": "65"}, "must be at most 64: there are as many lanes"),
+    ],
+)
+def test_what_is_wrong_is_said_without_the_password(variables: dict[str, str], said: str) -> None:
+    """
+    I11. Each with the setting that is wrong, and what to do.
+    """
+    environ = {environment_name(key): value for key, value in variables.items()}
+    loaded = load(None, GOOD | environ, {})
+
+    assert isinstance(loaded, list)
+    assert [line for line in loaded if said in line]
+    assert CANARY not in "".join(loaded)
