@@ -48,10 +48,11 @@ class Link:
         time.sleep(STRIKE_SECONDS)
         self.proxy.cure(self.name, "limit_data")
 
-    def delay(self) -> None:
-        """Each way takes 0.3 s."""
+    def delay(self, milliseconds: int = 300) -> None:
+        """Each way takes about so long."""
         for stream in ("upstream", "downstream"):
-            self.proxy.poison(self.name, "latency", stream=stream, latency=300, jitter=100)
+            latency = {"latency": milliseconds, "jitter": milliseconds // 3}
+            self.proxy.poison(self.name, "latency", stream=stream, **latency)
 
     def drip(self) -> None:
         """What the relay says trickles: 8 KB a second, in pieces of 40 bytes."""

@@ -48,14 +48,21 @@ class ServiceFailedError(Exception):
     """The server ended or did not answer in time; the text ends with its log."""
 
 
+# Whoever was given a port may listen only later: nobody else gets it before all others were given out.
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listens on now."""
-    for port in random.sample(OWN_PORTS, k=200):
+    if len(_given) > len(OWN_PORTS) - 200:
+        _given.clear()
+    for port in random.sample(sorted(set(OWN_PORTS) - _given), k=200):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise ServiceFailedError(f"no free port between {OWN_PORTS.start} and {OWN_PORTS.stop}")
 
