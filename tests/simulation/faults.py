@@ -254,7 +254,11 @@ class Faults:
         replica = world.database.snapshot()
 
         def promote() -> None:
+            wanted = frozenset(world.database.paused)
             lost = world.database.promote(replica)
+            if self._over:
+                # A resumption may be lost too: only who asked for it can ask again.
+                world.loop.later(1.0, lambda: world.database.paused.intersection_update(wanted))
             world.everyone_in_trouble(overtaken=True)
             world.trace("database", "failover, rows lost:", lost)
 
