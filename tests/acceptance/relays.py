@@ -47,10 +47,12 @@ class RelayProcess:
         self.config = config
         self.log = config.parent / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._logged_before = 0
 
     def start(self, *arguments: str) -> None:
         """Start it; the log goes on where it was."""
         with self.log.open("ab") as log:
+            self._logged_before = log.tell()
             self.process = subprocess.Popen(
                 [self.command, "run", "--config", str(self.config), *arguments],
                 cwd=self.config.parent,
@@ -58,6 +60,11 @@ class RelayProcess:
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": ""},
             )
+
+    @property
+    def listens(self) -> bool:
+        """Whether it is so far that a signal asks it to stop, and does not end it."""
+        return b'"started"' in self.log.read_bytes()[self._logged_before :]
 
     @property
     def running(self) -> subprocess.Popen[bytes]:

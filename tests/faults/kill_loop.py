@@ -190,6 +190,7 @@ def play_round(
         assert writer.wait(timeout=60) == 0
         wait_until_relayed(database)
         for relay in scene.relays:
+            until(lambda relay=relay: relay.listens)
             relay.stop()
     repeats.end()
     return Round(
