@@ -144,7 +144,7 @@ class Keeper:
         if stray:
             # Taken by a statement whose answer was lost. Each renewal keeps them, so nobody else could
             # ever read their rows.
-            self._took(stray)
+            await self._took(stray)
             return
         held = len(holding.lanes)
         excess = -share(held=held, members=sharing.members, rank=sharing.rank)
@@ -165,25 +165,21 @@ class Keeper:
 
     async def _take(self, wanted: frozenset[int]) -> None:
         around = self._around
-        try:
-            lanes = await around.store.take(
-                around.lease, wanted, lease_seconds=around.options.lease_seconds
-            )
-            if lanes and around.lease.past is not None:
-                # Before a row of them is read: one may have killed those who had them.
-                self._careful.learn(await around.store.past(around.lease.term))
-        except StoreUnavailable:
-            # They may be ours by now: they would be renewed with the others, and read by nobody.
-            self._handing_back |= wanted
-            raise
+        lanes = await around.store.take(
+            around.lease, wanted, lease_seconds=around.options.lease_seconds
+        )
         if lanes:
-            self._took(lanes)
+            await self._took(lanes)
 
-    def _took(self, lanes: frozenset[int]) -> None:
+    async def _took(self, lanes: frozenset[int]) -> None:
+        around = self._around
+        if around.lease.past is not None:
+            # Before a row of them is read: one may have killed those who had them.
+            self._careful.learn(await around.store.past(around.lease.term))
         self._holding.took(lanes)
         self.gained |= lanes
-        self._around.observer.log("lanes_taken", lanes=len(lanes))
-        self._around.hinted.set()
+        around.observer.log("lanes_taken", lanes=len(lanes))
+        around.hinted.set()
 
     async def _give_back(self) -> None:
         """Hand back the lanes of which nothing is under way any more."""

@@ -338,9 +338,25 @@ async def test_a_careful_relay_gives_no_lanes(clock, store, broker, start, deadl
     assert {len(lanes) for lanes in store.leases.owners().values()} == {32}
 
 
-async def test_lanes_that_come_during_a_term_bring_their_past(clock, store, broker, start, deadly):
+def _tear_once(store) -> None:
+    """The next take is done, and its answer lost."""
+    take = store.take
+
+    async def torn(*args, **options):
+        await take(*args, **options)
+        store.take = take
+        raise StoreUnavailable("the connection broke after the commit")
+
+    store.take = torn
+
+
+@pytest.mark.parametrize("answer_lost", [False, True])
+async def test_lanes_that_come_during_a_term_bring_their_past(
+    clock, store, broker, start, deadly, answer_lost: bool
+):
     """
-    Whoever takes over the lanes of relays that died looks at their rows with care at once.
+    Whoever takes over the lanes of relays that died looks at their rows with care at once, also where the
+    answer that they are its own was lost.
     """
     heir = start(owner="heir", max_active_relays=2)
     await clock.advance(1)
@@ -352,27 +368,22 @@ async def test_lanes_that_come_during_a_term_bring_their_past(clock, store, brok
         held[theirs].crash_count = CAREFUL_AFTER
     assert lane in held
     relay.life.over = relay.life.buried = True
+    if answer_lost:
+        _tear_once(store)
     await clock.advance(20)
 
     assert len(store.leases.owners()["heir"]) == 64
     assert "careful_begun" in heir.watcher.names()
 
 
-async def test_lanes_that_were_perhaps_taken_are_handed_back(clock, store, broker, start):
+async def test_lanes_that_were_perhaps_taken_are_read(clock, store, broker, start):
     """
     I2. Renewed with the others and read by nobody, their rows would wait as long as the relay lives.
     """
     first = start(owner="first", max_active_relays=2)
     start(owner="second", max_active_relays=2)
     await clock.advance(3)
-    answer = store.take
-
-    async def torn(*args, **options):
-        await answer(*args, **options)
-        store.take = answer
-        raise StoreUnavailable("the connection broke after the commit")
-
-    store.take = torn
+    _tear_once(store)
     await first.stop()
     await clock.advance(5)
     ids = insert(store, "wide", range(64))
