@@ -5,6 +5,7 @@ Certificates that run out and are replaced while events are written: the relay s
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +19,6 @@ import sqlalchemy as sa
 from outbox_relay import Outbox
 from outbox_relay.brokers.kafka import KafkaBroker
 from outbox_relay.brokers.options import KafkaOptions
-from outbox_relay.errors import BrokerUnavailable
 from outbox_relay.migrate import migrate
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.ports import Broker
@@ -26,8 +26,10 @@ from outbox_relay.relay.producer import EventProducer
 from outbox_relay.schema import Status, tables
 from outbox_relay.store import DatabaseOptions, open_store
 from outbox_relay.testing import FakeClock, RecordingBroker, Watcher
-from tests.services.certificates import Authority
+from tests.integration import tokens
+from tests.services.certificates import Authority, Certificate
 from tests.services.database import Database
+from tests.services.secure import SecureKafka
 
 PATIENCE_SECONDS = 60
 
@@ -35,12 +37,19 @@ PATIENCE_SECONDS = 60
 class Load:
     """An application that writes all the time, and the relay of its events."""
 
-    def __init__(self, database: Database, options: DatabaseOptions, broker: Broker, topic: str):
+    def __init__(
+        self,
+        database: Database,
+        options: DatabaseOptions,
+        broker: Broker,
+        topic: str,
+        watcher: Watcher | None = None,
+    ):
         self._engine = sa.create_engine(database.sync_url)
         self._topic = topic
         self._stopped = asyncio.Event()
         self.written = 0
-        self.watcher = Watcher()
+        self.watcher = watcher or Watcher()
         self.producer = EventProducer(
             open_store(options),
             broker,
@@ -77,9 +86,10 @@ class Load:
             assert time.monotonic() < deadline, f"{what}: {self.watcher.events[-5:]}"
             await asyncio.sleep(0.05)
 
-    async def until_said(self, text: str) -> None:
+    async def until_said(self, text: str, since: int = 0) -> None:
+        """Wait until an event after the first *since* says *text*."""
         await self.until(
-            lambda: any(text in str(fields) for _, fields in self.watcher.events),
+            lambda: any(text in str(fields) for _, fields in self.watcher.events[since:]),
             f"not said: {text}",
         )
 
@@ -94,10 +104,14 @@ class Load:
 
 @asynccontextmanager
 async def loaded(
-    database: Database, options: DatabaseOptions, broker: Broker, topic: str
+    database: Database,
+    options: DatabaseOptions,
+    broker: Broker,
+    topic: str,
+    watcher: Watcher | None = None,
 ) -> AsyncIterator[Load]:
     """A load during the block; at its end everything that was written is relayed."""
-    load = Load(database, options, broker, topic)
+    load = Load(database, options, broker, topic, watcher)
     running = asyncio.create_task(load.producer.run())
     writing = asyncio.create_task(load.write())
     try:
@@ -120,15 +134,6 @@ def in_order(values: list[Any]) -> bool:
     """Whether the first occurrence of each comes in the order of writing."""
     seen = list(dict.fromkeys(values))
     return seen == sorted(seen)
-
-
-async def refusal(options: KafkaOptions) -> str:
-    """What a relay that starts now would say of the brokers."""
-    broker = KafkaBroker(options)
-    with pytest.raises(BrokerUnavailable) as raised:
-        await broker.partitions("any")
-    await broker.close(timeout_seconds=1)
-    return str(raised.value)
 
 
 @pytest.fixture
@@ -169,51 +174,111 @@ async def test_a_database_whose_certificate_ran_out_and_is_replaced(
     assert len(set(broker.seqs())) == load.written
 
 
-async def test_a_broker_whose_certificate_ran_out_and_is_replaced(
+async def restart(kafka: SecureKafka) -> None:
+    """Nobody's connection outlives it."""
+    await asyncio.to_thread(kafka.stop)
+    await asyncio.to_thread(kafka.start)
+
+
+def numbers_on(kafka: SecureKafka, topic: str) -> list[int]:
+    """What `Load` counted, as it came."""
+    sent = [record.value for record in kafka.consume_all(topic)]
+    return [int(value.split(b":")[1].strip(b" }")) for value in sent if value is not None]
+
+
+async def test_certificates_of_broker_and_relay_that_ran_out_and_are_replaced(
     secure_kafka, topic_name, sqlite_database, tmp_path: Path
 ) -> None:
     """
     I2, I8. The same for Kafka: it is an outage, which costs no event an attempt, and no event dies of it.
+    The relay that runs says what is wrong with which certificate.
     """
     secure_kafka.create_topic(topic_name)
     options = DatabaseOptions(url=sqlite_database.async_url)
     await asyncio.to_thread(migrate, options)
-    file = tmp_path / "ca.pem"
+    file, cert, key = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
     file.write_text(secure_kafka.authority.certificate.cert.read_text())
-    own = secure_kafka.authority.sign("rotation-client")
+
+    def have(own: Certificate) -> None:
+        shutil.copy(own.cert, cert)
+        shutil.copy(own.key, key)
+
+    have(secure_kafka.authority.sign("rotation-client"))
     login = KafkaOptions(
         bootstrap_servers=secure_kafka.server("SSL"),
         security_protocol="SSL",
         ssl_ca_file=str(file),
-        ssl_cert_file=str(own.cert),
-        ssl_key_file=str(own.key),
+        ssl_cert_file=str(cert),
+        ssl_key_file=str(key),
         publish_deadline_seconds=3,
         request_timeout_seconds=2,
     )
-    broker = KafkaBroker(login)
+    watcher = Watcher()
+    broker = KafkaBroker(login, observer=watcher)
     new = Authority(tmp_path / "new")
     shown = secure_kafka.authority.sign("kafka-again")
     try:
-        async with loaded(sqlite_database, options, broker, topic_name) as load:
+        async with loaded(sqlite_database, options, broker, topic_name, watcher) as load:
             for certificate, said in (
                 (secure_kafka.authority.sign_expired("kafka-expired"), "certificate has expired"),
                 (new.sign("kafka"), "unable to get local issuer certificate"),
             ):
                 secure_kafka.show(certificate)
-                await asyncio.to_thread(secure_kafka.stop)
-                await asyncio.to_thread(secure_kafka.start)
-                assert said in await refusal(login)
+                await restart(secure_kafka)
+                await load.until_said(said)
                 assert load.statuses().get(Status.PENDING)
             file.write_text(file.read_text() + new.certificate.cert.read_text())
+            relayed = (await asyncio.to_thread(load.statuses)).get(Status.PRODUCED, 0)
+            await load.until_relayed(relayed)
+
+            have(secure_kafka.authority.sign_expired("client-expired"))
+            await restart(secure_kafka)
+            await load.until_said("kafka.ssl_cert_file", since=len(watcher.events))
+            have(secure_kafka.authority.sign("client-again"))
             relayed = (await asyncio.to_thread(load.statuses)).get(Status.PRODUCED, 0)
             await load.until_relayed(relayed)
             written = load.written
     finally:
         secure_kafka.show(shown)
-        await asyncio.to_thread(secure_kafka.stop)
-        await asyncio.to_thread(secure_kafka.start)
-    sent = [record.value for record in secure_kafka.consume_all(topic_name)]
-    numbers = [int(value.split(b":")[1].strip(b" }")) for value in sent if value is not None]
+        await restart(secure_kafka)
+    numbers = numbers_on(secure_kafka, topic_name)
 
     assert len(set(numbers)) == load.written >= written
+    assert in_order(numbers)
+
+
+async def test_a_token_provider_that_fails_for_a_while(
+    secure_kafka, topic_name, sqlite_database, monkeypatch
+) -> None:
+    """
+    I2, I8. No token, or one that the broker refuses, is an outage too: the relay says so, and goes on with
+    the first good one.
+    """
+    secure_kafka.create_topic(topic_name)
+    options = DatabaseOptions(url=sqlite_database.async_url)
+    await asyncio.to_thread(migrate, options)
+    login = KafkaOptions(
+        bootstrap_servers=secure_kafka.server("SASL_PLAINTEXT"),
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="OAUTHBEARER",
+        oauth_token_provider="tests.integration.tokens:fetch_current",
+        publish_deadline_seconds=3,
+        request_timeout_seconds=2,
+    )
+    watcher = Watcher()
+    broker = KafkaBroker(login, observer=watcher)
+    async with loaded(sqlite_database, options, broker, topic_name, watcher) as load:
+        for provider, said in (
+            (tokens.explode, "raised RuntimeError"),
+            (tokens.wrong, "refuses the token of kafka.oauth_token_provider"),
+        ):
+            monkeypatch.setattr(tokens, "current", provider)
+            await restart(secure_kafka)
+            await load.until_said(said)
+            monkeypatch.setattr(tokens, "current", tokens.fetch)
+            relayed = (await asyncio.to_thread(load.statuses)).get(Status.PRODUCED, 0)
+            await load.until_relayed(relayed)
+    numbers = numbers_on(secure_kafka, topic_name)
+
+    assert len(set(numbers)) == load.written
     assert in_order(numbers)

@@ -37,3 +37,12 @@ def wrong() -> str:
 def explode() -> str:
     """Fails, and shows its secret in the error's text."""
     raise RuntimeError(f"cannot use {os.environ.get('TOKEN_CANARY', 'secret')}")
+
+
+current = fetch
+"""What `fetch_current` does; tests change it."""
+
+
+def fetch_current() -> str:
+    """A provider that is good today and fails tomorrow."""
+    return current()
