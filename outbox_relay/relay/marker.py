@@ -72,10 +72,7 @@ class Marker:
         """
         markers = [asyncio.create_task(self._run(helps=helps)) for helps in (False, True)]
         try:
-            await asyncio.wait(markers, return_when=asyncio.FIRST_COMPLETED)
-            for marker in markers:
-                if marker.done():
-                    marker.result()
+            await asyncio.gather(*markers)
         finally:
             for marker in markers:
                 marker.cancel()

@@ -6,8 +6,11 @@ Every error of Kafka, of the databases and of the system has one place that says
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
+import socket
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from pymysql.constants import CR, ER
 
 from outbox_relay.brokers import kafka_errors
 from outbox_relay.brokers.kafka_codes import ANSWERS, CLASSES
-from outbox_relay.relay.known import OPERATING_SYSTEM, Known, Meaning
+from outbox_relay.relay.known import OPERATING_SYSTEM, Known, Meaning, of_the_system
 from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown
 from outbox_relay.store import known_errors
 
@@ -248,6 +251,9 @@ def test_every_error_of_postgresql_is_in_the_table_or_counted() -> None:
         (asyncmy.errors.OperationalError(1114, "full"), Meaning.PAUSE_ALL),
         (EOFError(), Meaning.PAUSE_ALL),
         (TimeoutError(), Meaning.PAUSE_ALL),
+        (ssl.SSLCertVerificationError("expired"), Meaning.PAUSE_ALL),
+        (socket.gaierror(socket.EAI_NONAME, "not known"), Meaning.PAUSE_ALL),
+        (ConnectionError("gone"), Meaning.PAUSE_ALL),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
@@ -272,3 +278,22 @@ def test_a_missing_right_to_the_cluster_is_told() -> None:
         "CLUSTER_AUTHORIZATION_FAILED (31): no right to IdempotentWrite, or to the cluster"
     )
     assert kafka_errors.refusal_of(kafka.KafkaConnectionError()) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (ssl.SSLError(1, "unknown ca"), "ssl.SSLError"),
+        (socket.gaierror(socket.EAI_AGAIN, "try again"), "socket.gaierror"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "ECONNREFUSED"),
+        (ConnectionError("gone, without a number"), "ECONNRESET"),
+    ],
+)
+def test_what_the_system_says_is_told_apart_by_its_class_first(error: OSError, name: str) -> None:
+    """
+    The numbers of TLS and of name servers are none of errno(3).
+    """
+    found = of_the_system(error)
+
+    assert found is not None
+    assert found.name == name

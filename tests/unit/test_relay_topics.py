@@ -8,8 +8,10 @@ import asyncio
 
 import pytest
 
+from outbox_relay.errors import BrokerUnavailable
 from outbox_relay.relay import gate
 from outbox_relay.relay.outcomes import Fault, Unknown
+from outbox_relay.testing import RecordingBroker
 
 
 async def test_a_missing_topic_pauses_alone_and_heals_by_itself(start, store, broker, clock):
@@ -274,3 +276,71 @@ async def test_what_is_paused_while_it_waits_for_its_turn_is_not_published(
 
     assert published < len(ids)
     assert sorted(broker.seqs("many")) == ids
+
+
+async def test_a_topic_that_several_partitions_miss_is_told_once(start, store, broker, clock):
+    """
+    Each of their batches says it; the log does, when the topic is tried.
+    """
+    for partition in range(8):
+        broker.hold("wide", partition)
+    ids = [store.insert("wide", key=b"%d" % n) for n in range(64)]
+    running = start()
+    await clock.advance(1)
+    del broker.topics["wide"]
+    for partition in range(8):
+        broker.let_go("wide", partition)
+    await clock.advance(0.01)
+
+    assert running.watcher.names().count("topic_paused") == 1
+    assert store.pending() == ids
+    assert running.producer._term.reading.in_flight == {}
+
+
+async def test_many_sick_topics_do_not_keep_the_cursor_from_the_tail(start, store, clock):
+    """
+    I7. Each that is tried again means a pass from the first pending row: one pass at a time.
+    """
+    broker = RecordingBroker(clock, {"well": 1} | {f"sick-{n}": 1 for n in range(100)})
+    broker.answer = lambda topic, *_: (
+        None if topic == "well" else Unknown(fault=Fault.TOPIC, detail="may not write")
+    )
+    for n in range(2_000):
+        store.insert(f"sick-{n % 100}", key=b"%d" % n)
+    store.before["read"] = lambda: clock.sleep(0.02)
+    start(broker=broker, in_flight_rows=40, chunk_rows=20, backoff_max_seconds=1)
+    await clock.advance(12)
+
+    late = store.insert("well", key=b"w")
+    await clock.advance(15)
+
+    assert late in broker.seqs("well")
+
+
+@pytest.mark.parametrize("ends", ["broker comes back", "stop"])
+async def test_no_broker_to_ask_about_a_topic_is_an_outage(start, store, clock, ends: str):
+    """
+    I8, I9. The topic is not paused: it waits with everything, and a stop waits for nobody.
+    """
+
+    class Away(RecordingBroker):
+        async def partitions(self, topic):
+            if self.down:
+                raise BrokerUnavailable("no broker answers")
+            return await super().partitions(topic)
+
+    broker = Away(clock, {"orders": 1})
+    broker.down = True
+    row_id = store.insert("orders", key=b"k")
+    running = start(broker=broker)
+    await clock.advance(30)
+    assert "topic_paused" not in running.watcher.names()
+    assert running.watcher.names().count("broker_unavailable") == 1
+    if ends == "stop":
+        running.producer.stop()
+    else:
+        broker.down = False
+    await clock.advance(2)
+
+    assert running.task.done() is (ends == "stop")
+    assert broker.seqs() == ([] if ends == "stop" else [row_id])
