@@ -84,8 +84,7 @@ class Marker:
                 await self._many.wait()
             else:
                 await self._some.wait()
-                if not self._flushing:
-                    await self._clock.wait(self._many, GATHER_SECONDS)
+                await self._clock.wait(self._many, GATHER_SECONDS)
             ids = self._next()
             if ids:
                 self._under_way += 1

@@ -126,7 +126,9 @@ async def test_lanes_that_another_relay_took_first_are_not_ours(crowd, store, cl
     owned = [relay.producer._owned for relay in relays]
     await clock.advance(3)
 
+    taken = [f["lanes"] for r in relays for name, f in r.watcher.events if name == "lanes_taken"]
     assert offered[0].isdisjoint(owned[0] | owned[1])
+    assert 0 not in taken
     assert {len(lanes) for lanes in store.leases.owners().values()} == {32}
 
 

@@ -11,6 +11,7 @@ import pytest
 from outbox_relay.errors import BrokerUnavailable
 from outbox_relay.relay import gate
 from outbox_relay.relay.outcomes import Fault, Unknown
+from outbox_relay.relay.reading import Reading
 from outbox_relay.testing import RecordingBroker
 
 
@@ -297,24 +298,24 @@ async def test_a_topic_that_several_partitions_miss_is_told_once(start, store, b
     assert running.producer._term.reading.in_flight == {}
 
 
-async def test_many_sick_topics_do_not_keep_the_cursor_from_the_tail(start, store, clock):
+async def test_a_topic_that_was_learnt_anew_waits_for_the_pass_under_way(
+    start, store, broker, clock, monkeypatch
+):
     """
-    I7. Each that is tried again means a pass from the first pending row: one pass at a time.
+    I7. Each that goes on begins a pass from the first pending row: else many keep the cursor from the tail.
     """
-    broker = RecordingBroker(clock, {"well": 1} | {f"sick-{n}": 1 for n in range(100)})
-    broker.answer = lambda topic, *_: (
-        None if topic == "well" else Unknown(fault=Fault.TOPIC, detail="may not write")
-    )
-    for n in range(2_000):
-        store.insert(f"sick-{n % 100}", key=b"%d" % n)
-    store.before["read"] = lambda: clock.sleep(0.02)
-    start(broker=broker, in_flight_rows=40, chunk_rows=20, backoff_max_seconds=1)
-    await clock.advance(12)
+    row_id = store.insert("missing", key=b"k")
+    running = start(backoff_max_seconds=1)
+    await clock.advance(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reading, "passed", lambda _: False)
+        broker.topics["missing"] = 1
+        await clock.advance(30)
+        assert running.producer._term.reading.skip_topics == {"missing"}
+        assert broker.seqs() == []
+    await clock.advance(2)
 
-    late = store.insert("well", key=b"w")
-    await clock.advance(15)
-
-    assert late in broker.seqs("well")
+    assert broker.seqs() == [row_id]
 
 
 @pytest.mark.parametrize("ends", ["broker comes back", "stop"])
@@ -343,4 +344,5 @@ async def test_no_broker_to_ask_about_a_topic_is_an_outage(start, store, clock, 
     await clock.advance(2)
 
     assert running.task.done() is (ends == "stop")
+    assert "stop_budget_spent" not in running.watcher.names()
     assert broker.seqs() == ([] if ends == "stop" else [row_id])
