@@ -370,6 +370,10 @@ class Reading:
             if not self.gained.lanes:
                 self.gained = None
 
+    def parts(self) -> tuple[Reading, ...]:
+        """The common reading, and that of gained lanes: each has a cursor and open ids of its own."""
+        return (self,) if self.gained is None else (self, self.gained)
+
     def turn(self) -> Reading:
         """Whose read is next: the common one's, or every second time that of the gained lanes."""
         self._turn_of_gained = self.gained is not None and not self._turn_of_gained

@@ -253,9 +253,10 @@ class TermRun:
 
     async def _sweep(self) -> None:
         around, reading = self._around, self.reading
-        peek = reading.peek_open()
-        if peek is not None:
-            reading.peeked(peek, await around.store.uncommitted_ids(peek))
+        for part in reading.parts():
+            peek = part.peek_open()
+            if peek is not None:
+                part.peeked(peek, await around.store.uncommitted_ids(peek))
         plan = reading.sweep(around.options.sweep_rows_per_second)
         if plan is None:
             return

@@ -251,9 +251,13 @@ class Faults:
 
     def _failover(self, fault: Fault) -> Cure | None | bool:
         world = self._world
-        replica = world.database.snapshot()
+        replica, primary = world.database.snapshot(), world.database.server
 
         def promote() -> None:
+            nonlocal replica
+            if world.database.server != primary:
+                # Another one was promoted meanwhile: this one follows it.
+                replica = world.database.snapshot()
             wanted = frozenset(world.database.paused)
             lost = world.database.promote(replica)
             if self._over:

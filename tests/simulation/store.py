@@ -66,7 +66,7 @@ class SimulatedStore:
         async with self._locks[channel]:
             answer: asyncio.Future[Any] = self._loop.create_future()
             self._under_way += 1
-            if name in ("acquire", "renew"):
+            if name in ("acquire", "renew", "schema"):
                 self.asked_at = self._loop.time()
             try:
                 self._network.statement(self, name, channel, effect, first, answer)

@@ -91,6 +91,11 @@ def cursor_shared_by_all_lanes(patch: Patch) -> None:
     patch.setattr(Reading, "gain", gain)
 
 
+def open_ids_of_gained_lanes_forgotten(patch: Patch) -> None:
+    """Which open ids were rolled back is asked for the lanes that were there before, not for gained ones."""
+    patch.setattr(Reading, "parts", lambda self: (self,))
+
+
 def sweep_without_keyset(patch: Patch) -> None:
     """Each sweep looks at the first rows again."""
     patch.setattr(Reading, "swept_to", lambda self, plan, rows: None)

@@ -189,3 +189,23 @@ def test_what_is_dropped_twice_makes_room_once(reading):
 
     assert reading.bytes_in_flight == 100
     assert list(reading.in_flight) == [2]
+
+
+def test_gained_lanes_whose_open_ids_were_rolled_back_go_on(reading, monkeypatch):
+    """
+    I2. A large transaction that was rolled back held their cursor, and rows of a sick partition filled each
+    page above it, so that they never came to the end: only the look at the open ids frees them.
+    """
+    monkeypatch.setattr("outbox_relay.relay.reading.MAX_OPEN_IDS", 3)
+    reading.gain(frozenset({2}))
+    step(reading, uncommitted=(40, 41, 42))
+    gained = reading.gained
+    assert gained is not None
+    assert gained.open_ids == {40, 41, 42}
+
+    for part in reading.parts():
+        look = part.peek_open()
+        if look is not None:
+            part.peeked(look, [])
+
+    assert gained.open_ids == set()
