@@ -168,7 +168,7 @@ _OF_SQLITE = """
 
 def _rows(text: str, source: str) -> Iterator[Known]:
     for line in text.strip().splitlines():
-        code, name, word, why = line.split(" ", 3)
+        code, name, word, why = line.split(maxsplit=3)
         number = code if source == _POSTGRESQL else int(code)
         yield Known(number, name, _WORDS[word], why, source)
 
@@ -220,8 +220,7 @@ def _gone(error: BaseException) -> Known | None:
     """asyncpg gives its own errors no code: they are the connection's."""
     if any(text in str(error) for text in _CLOSED):
         return _POSTGRES["08003"]
-    cause = error.__cause__
-    return of_the_system(cause) if cause is not None else None
+    return of_the_system(error.__cause__)
 
 
 def unexpected(error: BaseException) -> str | None:
