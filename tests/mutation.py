@@ -72,7 +72,9 @@ def survivors() -> list[tuple[Mutant, str]]:
     for line in _mutmut("results").splitlines():
         name, _, status = line.strip().partition(": ")
         if status not in NOTICED:
-            found.append((mutant(name, _mutmut("show", name)), status))
+            found.append(
+                (mutant(name, _mutmut("show", name) if status == "survived" else ""), status)
+            )
     return found
 
 
