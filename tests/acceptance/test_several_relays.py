@@ -95,7 +95,8 @@ def test_relays_that_come_and_go_lose_and_invert_nothing(
 
     result = account(engine, kafka, topic_name)
     with capsys.disabled():
-        print(f"\n  {dict(fates.counts)}\n  {result}\n  take-over after SIGTERM: {seconds:.2f} s")
+        print(f"\n  {engine.name}, {active} active: {dict(fates.counts)}\n  {result}")
+        print(f"  take-over after SIGTERM: {seconds:.2f} s")
     assert application.returncode == 0
     assert result.committed > 0
     assert (result.lost, result.ghosts, result.inversions, result.pending) == (0, 0, 0, 0)
