@@ -183,8 +183,15 @@ SQLITE: tuple[Known, ...] = tuple(_rows(_OF_SQLITE, _SQLITE))
 
 _MYSQL, _POSTGRES, _LITE = by_code(MYSQL), by_code(POSTGRESQL), by_code(SQLITE)
 
-_CLOSED = ("connection is closed", "connection was closed", "another operation is in progress")
-"""What asyncpg says, without a code, of a connection that is gone or that a cancellation left busy."""
+_WITHOUT_A_CODE = {
+    # asyncpg, of a connection that is gone or that a cancellation left busy
+    "connection is closed": _POSTGRES["08003"],
+    "connection was closed": _POSTGRES["08003"],
+    "another operation is in progress": _POSTGRES["08003"],
+    # asyncmy, of one that the other end closed at once: a server that died behind a proxy
+    "Transport does not expose socket": _MYSQL[2013],
+}
+"""What drivers say in words only."""
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -217,9 +224,10 @@ def known(error: BaseException) -> Known | None:
 
 
 def _gone(error: BaseException) -> Known | None:
-    """asyncpg gives its own errors no code: they are the connection's."""
-    if any(text in str(error) for text in _CLOSED):
-        return _POSTGRES["08003"]
+    """Drivers give their own errors no code: they are the connection's."""
+    for text, row in _WITHOUT_A_CODE.items():
+        if text in str(error):
+            return row
     return of_the_system(error.__cause__)
 
 

@@ -252,6 +252,7 @@ def test_every_error_of_postgresql_is_in_the_table_or_counted() -> None:
         (asyncpg.DeadlockDetectedError("not now"), Meaning.REPEAT),
         (asyncmy.errors.OperationalError(2006, "gone away"), Meaning.REPEAT),
         (asyncpg.InterfaceError("connection is closed"), Meaning.REPEAT),
+        (RuntimeError("Transport does not expose socket instance"), Meaning.REPEAT),
         (asyncmy.errors.OperationalError(1045, "denied"), Meaning.PAUSE_ALL),
         (asyncpg.InvalidPasswordError("denied"), Meaning.PAUSE_ALL),
         (asyncmy.errors.OperationalError(1040, "too many"), Meaning.PAUSE_ALL),
