@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import islice
 
-from outbox_relay.errors import LeaseLost, StoreUnavailable
+from outbox_relay.errors import StoreUnavailable
 from outbox_relay.relay.decide import Backoff
 from outbox_relay.relay.lease import Past, Suspects
 from outbox_relay.relay.outcomes import RejectReason
@@ -151,16 +151,15 @@ class Careful:
         return not await around.clock.wait(self._ended, pause)
 
     async def _suspected(self, rows: list[Row], lanes: set[int]) -> bool:
-        """Write down that *rows* come next. False if their lanes are given back, or the term ends."""
+        """
+        Write down that *rows* come next. False if the term ends.
+
+        A lease that is lost is always the whole term's: while care lasts no lane is given back.
+        """
         if self._ended.is_set():
             return False
         ids = [row.id for row in rows]
-        try:
-            await self._until_done(lambda: self._suspect(min(ids), max(ids), lanes))
-        except LeaseLost as error:
-            if self._around.holding.is_over(error):
-                raise
-            return False
+        await self._until_done(lambda: self._suspect(min(ids), max(ids), lanes))
         return True
 
     def _suspect(self, first: int, last: int, lanes: set[int]) -> Awaitable[None]:

@@ -21,7 +21,7 @@ from outbox_relay.relay.gate import Gate
 from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.outage import BrokerWatch
-from outbox_relay.relay.outcomes import Acked, Outcome, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Acked, Outcome, RejectReason, Unknown
 from outbox_relay.relay.partitioning import KeyPartitions
 from outbox_relay.relay.pauses import Pauses
 from outbox_relay.relay.ports import Row
@@ -94,11 +94,9 @@ class Dispatcher:
                 self._start(route, track)
 
     def _new_route(self, topic: str) -> Route:
+        # None that an operator paused: rows of those are not read.
         route = self._routes[topic] = Route(topic)
-        if self.pauses.by_operator(topic):
-            route.paused = True
-        else:
-            self._learn(route)
+        self._learn(route)
         return route
 
     def _learn(self, route: Route) -> None:
@@ -255,7 +253,7 @@ class Dispatcher:
                 fault=outcome.fault,
                 error=outcome.detail,
             )
-        elif isinstance(outcome, Rejected):
+        else:
             # An answer: the partition is well, only these records are not.
             track.unknown_in_a_row = 0
             if outcome.reason is RejectReason.TOO_LARGE and len(batch.rows) > 1:

@@ -72,10 +72,7 @@ class Marker:
         """
         markers = [asyncio.create_task(self._run(helps=helps)) for helps in (False, True)]
         try:
-            await asyncio.wait(markers, return_when=asyncio.FIRST_COMPLETED)
-            for marker in markers:
-                if marker.done():
-                    marker.result()
+            await asyncio.gather(*markers)
         finally:
             for marker in markers:
                 marker.cancel()
@@ -87,8 +84,7 @@ class Marker:
                 await self._many.wait()
             else:
                 await self._some.wait()
-                if not self._flushing:
-                    await self._clock.wait(self._many, GATHER_SECONDS)
+                await self._clock.wait(self._many, GATHER_SECONDS)
             ids = self._next()
             if ids:
                 self._under_way += 1

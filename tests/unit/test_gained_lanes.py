@@ -148,3 +148,44 @@ def test_a_sweep_of_a_part_passes_a_bounded_number_of_ids(reading):
     assert (first.after_id, first.upto_id) == (0, 50_000)
     assert (second.after_id, second.upto_id) == (50_000, 100_000)
     assert first.lanes == {1}
+
+
+def test_lanes_gained_while_others_are_drained_are_read_with_them(reading):
+    """
+    I2. From the first id once more: of the new ones nothing has been read.
+    """
+    reading.gain(frozenset({2}))
+    step(reading, row(50, 2), row(60, 2))
+    reading.gain(frozenset({3}))
+    step(reading)
+    plan = step(reading, row(5, 3))
+
+    assert (plan.after_id, plan.lanes) == (0, {2, 3})
+    assert 50 in reading.in_flight
+
+
+def test_gained_lanes_that_are_given_back_are_read_no_more(reading):
+    """
+    I6. The rest of them is drained as before, until there is no rest.
+    """
+    reading.gain(frozenset({2, 3}))
+    reading.lose(frozenset({3}))
+
+    assert step(reading, row(5, 2), row(6, 2)).lanes == {2}
+
+    reading.lose(frozenset({2}))
+
+    assert [step(reading).lanes, step(reading).lanes] == [{1}, {1}]
+
+
+def test_what_is_dropped_twice_makes_room_once(reading):
+    """
+    I10. Whoever lets go of a row may not know that another has.
+    """
+    reading.take(row(1)._replace(payload_bytes=100))
+    reading.take(row(2)._replace(payload_bytes=100))
+    reading.dropped([1])
+    reading.dropped([1])
+
+    assert reading.bytes_in_flight == 100
+    assert list(reading.in_flight) == [2]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from outbox_relay.errors import LeaseLost, StoreUnavailable
-from outbox_relay.relay.lease import Holding, Lease, Term
+from outbox_relay.relay.lease import ALL_LANES, Holding, Lease, Term
 from outbox_relay.relay.marker import MARK_ROWS, Marker
 from outbox_relay.relay.watching import Silent
 from outbox_relay.testing import FakeClock
@@ -24,8 +24,10 @@ class Records:
     def __init__(self) -> None:
         self.under_way: list[tuple[Sequence[int], asyncio.Future[None]]] = []
         self.marked: list[int] = []
+        self.terms: list[Term] = []
 
     async def mark_produced(self, ids: Sequence[int], term: Term) -> None:
+        self.terms.append(term)
         answer = asyncio.get_running_loop().create_future()
         self.under_way.append((ids, answer))
         await answer
@@ -49,9 +51,10 @@ class Bench:
         self.records = Records()
         store: Any = self.records
         lease = Lease(term=Term(1, "nonce"), server="s", noted_id=0, crash_count=0)
+        self.holding = Holding(lease)
         self.marker = Marker(
             store,
-            Holding(lease),
+            self.holding,
             clock=self.clock,
             observer=Silent(),
             random=Random(1),
@@ -152,3 +155,54 @@ async def test_a_lost_lease_ends_both(bench: Bench) -> None:
     with pytest.raises(LeaseLost):
         bench.task.result()
     assert bench.records.under_way[0][1].cancelled()
+
+
+async def test_much_at_once_is_marked_in_statements_of_a_bounded_size(bench: Bench) -> None:
+    """
+    I10. Two are under way, and what is left follows without another ack.
+    """
+    await bench.add(1, 2 * MARK_ROWS + 10)
+
+    assert bench.records.sizes() == [MARK_ROWS, MARK_ROWS]
+
+    bench.records.answer(0)
+    bench.records.answer(0)
+    await bench.clock.advance(0.02)
+    bench.records.answer(0)
+    await bench.clock.advance(0.02)
+
+    assert sorted(bench.records.marked) == list(range(1, 2 * MARK_ROWS + 11))
+
+
+async def test_what_is_acked_during_a_flush_does_not_gather(bench: Bench) -> None:
+    """
+    I9. The budget of a stop is short.
+    """
+    flushed = asyncio.create_task(bench.marker.flush())
+    await bench.clock.advance(0)
+    bench.marker.add([1])
+    await bench.clock.advance(0)
+
+    assert bench.records.sizes() == [1]
+
+    bench.records.answer(0)
+    await bench.clock.advance(0)
+
+    assert flushed.done()
+
+
+async def test_a_mark_that_names_given_lanes_is_repeated_without_them(bench: Bench) -> None:
+    """
+    I5. Nothing of them was in it: the term goes on.
+    """
+    await bench.add(1, 10)
+    bench.holding.gave(frozenset({3}))
+    bench.records.answer(0, LeaseLost("taken", frozenset({3})))
+    await bench.clock.advance(0.02)
+
+    assert bench.records.terms[-1].lanes == ALL_LANES - {3}
+
+    bench.records.answer(0)
+    await bench.clock.advance(0.02)
+
+    assert bench.records.marked == list(range(1, 11))

@@ -226,6 +226,15 @@ def test_settings_that_break_a_promise_are_refused_with_the_reason():
     ]
 
 
+def test_a_word_that_is_none_of_a_settings_words_is_refused():
+    """
+    Also where no file is read, and nobody has checked it before.
+    """
+    options = RelayOptions(on_dead_letter="hold")
+
+    assert options.problems() == ['relay.on_dead_letter must be one of "skip", "hold_key"']
+
+
 async def test_large_payloads_are_fetched_in_their_place(start, store, broker, clock):
     """
     I4, I10. A row whose payload was left behind neither overtakes nor is overtaken.

@@ -8,8 +8,11 @@ import asyncio
 
 import pytest
 
+from outbox_relay.errors import BrokerUnavailable
 from outbox_relay.relay import gate
 from outbox_relay.relay.outcomes import Fault, Unknown
+from outbox_relay.relay.reading import Reading
+from outbox_relay.testing import RecordingBroker
 
 
 async def test_a_missing_topic_pauses_alone_and_heals_by_itself(start, store, broker, clock):
@@ -274,3 +277,72 @@ async def test_what_is_paused_while_it_waits_for_its_turn_is_not_published(
 
     assert published < len(ids)
     assert sorted(broker.seqs("many")) == ids
+
+
+async def test_a_topic_that_several_partitions_miss_is_told_once(start, store, broker, clock):
+    """
+    Each of their batches says it; the log does, when the topic is tried.
+    """
+    for partition in range(8):
+        broker.hold("wide", partition)
+    ids = [store.insert("wide", key=b"%d" % n) for n in range(64)]
+    running = start()
+    await clock.advance(1)
+    del broker.topics["wide"]
+    for partition in range(8):
+        broker.let_go("wide", partition)
+    await clock.advance(0.01)
+
+    assert running.watcher.names().count("topic_paused") == 1
+    assert store.pending() == ids
+    assert running.producer._term.reading.in_flight == {}
+
+
+async def test_a_topic_that_was_learnt_anew_waits_for_the_pass_under_way(
+    start, store, broker, clock, monkeypatch
+):
+    """
+    I7. Each that goes on begins a pass from the first pending row: else many keep the cursor from the tail.
+    """
+    row_id = store.insert("missing", key=b"k")
+    running = start(backoff_max_seconds=1)
+    await clock.advance(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reading, "passed", lambda _: False)
+        broker.topics["missing"] = 1
+        await clock.advance(30)
+        assert running.producer._term.reading.skip_topics == {"missing"}
+        assert broker.seqs() == []
+    await clock.advance(2)
+
+    assert broker.seqs() == [row_id]
+
+
+@pytest.mark.parametrize("ends", ["broker comes back", "stop"])
+async def test_no_broker_to_ask_about_a_topic_is_an_outage(start, store, clock, ends: str):
+    """
+    I8, I9. The topic is not paused: it waits with everything, and a stop waits for nobody.
+    """
+
+    class Away(RecordingBroker):
+        async def partitions(self, topic):
+            if self.down:
+                raise BrokerUnavailable("no broker answers")
+            return await super().partitions(topic)
+
+    broker = Away(clock, {"orders": 1})
+    broker.down = True
+    row_id = store.insert("orders", key=b"k")
+    running = start(broker=broker)
+    await clock.advance(30)
+    assert "topic_paused" not in running.watcher.names()
+    assert running.watcher.names().count("broker_unavailable") == 1
+    if ends == "stop":
+        running.producer.stop()
+    else:
+        broker.down = False
+    await clock.advance(2)
+
+    assert running.task.done() is (ends == "stop")
+    assert "stop_budget_spent" not in running.watcher.names()
+    assert broker.seqs() == ([] if ends == "stop" else [row_id])

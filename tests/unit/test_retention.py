@@ -5,6 +5,7 @@ Retention, over the in-memory store, in time that stands still.
 from __future__ import annotations
 
 from outbox_relay.errors import LeaseLost, StoreUnavailable
+from outbox_relay.relay import purge
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.purge import MOST_ROWS, SWEEP_ROWS, Pace, rest_seconds
 from outbox_relay.schema import Status
@@ -282,6 +283,23 @@ async def test_rows_produced_late_do_not_hide_older_ones_for_ever(start, store, 
     assert len(store.rows) == len(young) + 300
 
     await clock.advance(20)
+
+    assert sorted(store.rows) == young
+
+
+async def test_the_sweep_goes_on_at_once_where_it_finds_something(start, store, clock, monkeypatch):
+    """
+    Behind rows that are young: page after page, not one in each round.
+    """
+    monkeypatch.setattr(purge, "SWEEP_ROWS", 100)
+    young = produced(store, 100, age=0.0)
+    produced(store, 550, age=5000.0)
+    start(retention_seconds=4000.0)
+    await clock.advance(5)
+
+    assert len(store.rows) == 650
+
+    await clock.advance(22)
 
     assert sorted(store.rows) == young
 

@@ -9,9 +9,10 @@ import asyncio
 import pytest
 
 from outbox_relay.errors import StoreUnavailable
-from outbox_relay.relay.hints import HINT_GAP_SECONDS
+from outbox_relay.relay.hints import HINT_GAP_SECONDS, Hints
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.producer import EventProducer
+from outbox_relay.relay.watching import Silent
 from outbox_relay.wake import parse_wake_address
 
 
@@ -265,6 +266,35 @@ def test_settings_of_hints_are_checked():
         "relay.wake_address",
         "relay.wake_published",
     ]
+
+
+def test_one_address_only_is_published():
+    """
+    The others would take a second one for a part of the first.
+    """
+    options = RelayOptions(wake_published="udp:relay:9466,udp:other:9466")
+
+    assert options.problems() == ["relay.wake_published: one address only"]
+
+
+async def test_a_hint_is_nobody_elses_once_all_lanes_are_ours(clock, store):
+    """
+    It came before the lease did, and waits for the pause between two hints that are passed on.
+    """
+    await store.acquire("owner", wake_address="udp:10.0.0.1:9466", lease_seconds=15)
+    wake, all_ours = FakeWake(), False
+    hints = Hints(wake, store, clock=clock, observer=Silent(), owns_all=lambda: all_ours)
+    run = asyncio.create_task(hints.run())
+    await clock.advance(0)
+    wake.hint()
+    await clock.advance(0)
+    wake.hint()
+    all_ours = True
+    await clock.advance(1)
+    run.cancel()
+
+    assert wake.passed_on == ["udp:10.0.0.1:9466"]
+    assert hints.arrived.is_set()
 
 
 async def test_relays_that_share_the_lanes_wake_one_another(run, clock, store, broker):

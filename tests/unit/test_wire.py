@@ -13,6 +13,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outbox_relay.relay import wire
 from outbox_relay.relay.ports import Row
 from outbox_relay.relay.wire import Encoder, UnreadableRow
 from outbox_relay.schema import Codec
@@ -220,3 +221,46 @@ def test_a_record_does_not_depend_on_the_rows_before_it(rows):
 
         assert (seen.headers, seen.byte_count) == (alone.headers, alone.byte_count)
         assert (seen.time, seen.timestamp_ms) == (alone.time, alone.timestamp_ms)
+
+
+def test_kinds_of_rows_are_remembered_up_to_a_limit(monkeypatch):
+    """
+    I10. Names and headers that never come again cost no memory for ever, and change no record.
+    """
+    monkeypatch.setattr(wire, "_MOST_SHARED", 3)
+    monkeypatch.setattr(wire, "_MOST_OWN", 3)
+    encoder = Encoder(source="/relay", max_payload_bytes=1000)
+    for number in range(20):
+        changes = {"event_name": f"name-{number}", "headers": json.dumps({"h": str(number)})}
+        kept = encoder.record(row(**changes))
+
+        assert dict(kept.headers) == dict(encode(**changes).headers)
+        assert len(encoder._shared) <= 4
+        assert len(encoder._own) <= 4
+
+
+class Loops:
+    """The loops in C, which know one kind of rows at a time, as the test sees them."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def record(self, make, row, kind, limit, as_stored):
+        self.asked.append(kind[0] if isinstance(kind[0], str) else "")
+        if row.event_name != kind[0] or row.event_name == "odd":
+            return None
+        return f"{row.event_name} in C"
+
+
+def test_c_is_asked_again_with_what_was_learnt_and_python_does_the_rest(monkeypatch):
+    """
+    A row of another kind than the last costs one more question; one that C leaves to Python none more.
+    """
+    loops_in_c = Loops()
+    monkeypatch.setattr(wire, "native", loops_in_c)
+    encoder = Encoder(source="/relay", max_payload_bytes=1000)
+    made = [encoder.record(row(event_name=name)) for name in ("a", "a", "b", "odd", "odd")]
+
+    assert made[:3] == ["a in C", "a in C", "b in C"]
+    assert [dict(record.headers)["ce_type"] for record in made[3:]] == [b"odd", b"odd"]
+    assert loops_in_c.asked == ["", "a", "a", "a", "b", "b", "odd", "odd"]
