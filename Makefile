@@ -14,7 +14,7 @@ TWO := -n 2 --dist worksteal
 NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage demo bench bench-install bench-rivals wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -78,6 +78,9 @@ coverage: $(VENV)/.dev ## branches of kernel, relay core and settings that tests
 	OUTBOX_RELAY_PURE_PYTHON=1 $(BIN)/python -m pytest tests/unit -q --cov --cov-report=
 	OUTBOX_RELAY_PURE_PYTHON=1 $(BIN)/python -m pytest tests/contract -q -k '$(NO_SERVICE)' --cov --cov-append --cov-report=term --cov-fail-under=100
 
+mutants: $(VENV)/.mutation ## changes in the functions that decide: each must be noticed by a test, or be explained
+	$(BIN)/python -m tests.mutation --max-children 2
+
 model: $(VENV)/.dev services ## every state of the lease protocol's model, and what each mistake in it breaks; needs 3 GB
 	$(BIN)/python -m tests.model
 
@@ -98,7 +101,7 @@ wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what the targets made; the jars in .cache stay
-	rm -rf $(VENV) $(SA20) $(CQRS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SA20) $(CQRS) dist build mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The demo needs no test tools: a new user waits for less. What developers install includes it.
@@ -108,6 +111,10 @@ $(VENV)/.dev: $(INPUTS) | $(BIN)/python
 
 $(VENV)/.demo: $(INPUTS) | $(BIN)/python
 	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.dev
+	$(PIP) -e '.[mutation]'
 	@touch $@
 
 # SQLAlchemy 2.0, and of all else what the contract suite needs, at the versions of the other tests.

@@ -49,7 +49,7 @@ def known(error: BaseException) -> Known | None:
         return found
     for kind in type(error).__mro__:
         if kind is KafkaError and type(error) is not KafkaError:
-            break  # a class that aiokafka has and we do not
+            return None  # a class that aiokafka has and we do not
         if (row := _CLASSES.get(kind.__name__)) is not None:
             return row
     return None

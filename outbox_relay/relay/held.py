@@ -75,7 +75,6 @@ class HeldKeys:
         if not self.is_on:
             return False
         await self.refresh()
-        self.loaded = False
         return self.tick(pass_done=True)
 
     def tick(self, *, pass_done: bool) -> bool:
@@ -92,7 +91,7 @@ class HeldKeys:
         now = dict(dead.first_ids)
         for key, (row_id, _) in self._own.items():
             now[key] = min(row_id, now.get(key, row_id))
-        goes_on = any(now.get(key, first + 1) > first for key, first in self._first_ids.items())
+        goes_on = any(key not in now or now[key] > first for key, first in self._first_ids.items())
         if self._unread_above is not None:
             goes_on |= dead.unread_above is None or dead.unread_above > self._unread_above
         if dead.unread_above is not None and dead.unread_above != self._unread_above:

@@ -115,16 +115,17 @@ OPERATING_SYSTEM: tuple[Known, ...] = (
 )
 
 _SYSTEM = by_code(OPERATING_SYSTEM)
+_NUMBERS = {number: _SYSTEM[name] for number, name in errno.errorcode.items() if name in _SYSTEM}
 
 
-def of_the_system(error: BaseException) -> Known | None:
+def of_the_system(error: BaseException | None) -> Known | None:
     """What the operating system or the network said; None if it is not in the table."""
     if isinstance(error, ssl.SSLError):
         return _SYSTEM["SSLError"]
     if isinstance(error, socket.gaierror):
         return _SYSTEM["gaierror"]
     if isinstance(error, OSError) and error.errno is not None:
-        return _SYSTEM.get(errno.errorcode.get(error.errno, ""))
+        return _NUMBERS.get(error.errno)
     if isinstance(error, TimeoutError):
         return _SYSTEM["TimeoutError"]
     if isinstance(error, EOFError):

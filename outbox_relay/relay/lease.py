@@ -104,10 +104,8 @@ def choose(sharing: Sharing, *, held: int, run_out_too: bool) -> frozenset[int]:
     """
     The free lanes to take. Relays of different rank begin at different ones, to meet seldom.
     """
-    count = share(held=held, members=sharing.members, rank=sharing.rank)
+    count = max(0, share(held=held, members=sharing.members, rank=sharing.rank))
     free = sorted(sharing.handed_back | (sharing.run_out if run_out_too else frozenset()))
-    if count <= 0 or not free:
-        return frozenset()
     start = len(free) * sharing.rank // sharing.members
     return frozenset((free[start:] + free[:start])[:count])
 

@@ -110,7 +110,7 @@ class Reading:
         """How many more rows may be in flight."""
         if self._common is not None:
             return self._common.room()
-        if self.bytes_in_flight > self.in_flight_bytes * 3 // 4:
+        if 4 * self.bytes_in_flight > 3 * self.in_flight_bytes:
             # Else each mark would make room for a read of hardly any rows.
             return 0
         return max(0, self.in_flight_rows - len(self.in_flight) + len(self._settled))
@@ -177,7 +177,7 @@ class Reading:
 
     def answered(self, plan: ReadPlan, rows: Sequence[Row] | None, *, seconds: float) -> None:
         """*plan* was answered with *rows* after *seconds*, or not at all."""
-        ids = max(0, (self.safe if plan.upto_id is None else plan.upto_id) - plan.after_id)
+        ids = (self.safe if plan.upto_id is None else plan.upto_id) - plan.after_id
         if rows is None:
             self.window.failed(ids)
         elif len(rows) < plan.limit:
@@ -396,4 +396,4 @@ class Reading:
 
     def _read_lanes(self, lanes: frozenset[int]) -> None:
         self._left.clear()
-        self.lanes = ALL_LANES if lanes == ALL_LANES else lanes
+        self.lanes = lanes

@@ -168,7 +168,7 @@ _OF_SQLITE = """
 
 def _rows(text: str, source: str) -> Iterator[Known]:
     for line in text.strip().splitlines():
-        code, name, word, why = line.split(" ", 3)
+        code, name, word, why = line.split(maxsplit=3)
         number = code if source == _POSTGRESQL else int(code)
         yield Known(number, name, _WORDS[word], why, source)
 
@@ -228,8 +228,7 @@ def _gone(error: BaseException) -> Known | None:
     for text, row in _WITHOUT_A_CODE.items():
         if text in str(error):
             return row
-    cause = error.__cause__
-    return of_the_system(cause) if cause is not None else None
+    return of_the_system(error.__cause__)
 
 
 def unexpected(error: BaseException) -> str | None:

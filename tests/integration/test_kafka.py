@@ -12,7 +12,6 @@ from outbox_relay.brokers.kafka import KafkaBroker
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.errors import BrokerUnavailable
 from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown
-from outbox_relay.relay.partitioning import murmur2
 from outbox_relay.relay.ports import Record
 from outbox_relay.testing import record
 
@@ -164,21 +163,3 @@ async def test_a_topic_made_anew_with_fewer_partitions_is_a_fault_of_the_topic(
 
     assert isinstance(outcome, Unknown)
     assert outcome.fault is Fault.TOPIC
-
-
-@pytest.mark.parametrize(
-    ("key", "expected"),
-    [
-        (b"21", -973932308),
-        (b"foobar", -790332482),
-        (b"a-little-bit-long-string", -985981536),
-        (b"a-little-bit-longer-string", -1486304829),
-        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
-        (b"abc", 479470107),
-    ],
-)
-def test_murmur2_is_that_of_the_java_client(key, expected):
-    """
-    Vectors of org.apache.kafka.common.utils.UtilsTest.testMurmur2.
-    """
-    assert murmur2(key) == expected % 2**32

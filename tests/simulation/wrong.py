@@ -11,7 +11,7 @@ from typing import Any
 
 from outbox_relay.testing import FakeClock, InMemoryStore
 from tests.simulation import wrong_leases, wrong_publishing, wrong_reading
-from tests.unit import test_held_keys, test_reading
+from tests.unit import test_held_decisions, test_reading
 
 Wrong = Callable[[Any], None]
 
@@ -33,7 +33,7 @@ def rule_of(name: str) -> str:
 
 NAMED: dict[str, Callable[[], None]] = {
     "key_goes_on_unnoticed": lambda: asyncio.run(
-        test_held_keys.test_a_key_that_goes_on_as_lanes_are_gained_is_told(
+        test_held_decisions.test_a_key_that_goes_on_as_lanes_are_gained_is_told(
             InMemoryStore(FakeClock())
         )
     ),

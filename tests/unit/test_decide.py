@@ -58,6 +58,52 @@ def test_what_follows_from_an_outcome(outcome, changes, expected) -> None:
     assert isinstance(decide(outcome, **(facts | changes)), expected)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "changes", "expected"),
+    [
+        (REJECTED, {}, DeadLetter(reason=RejectReason.TOO_LARGE, detail="d")),
+        (
+            REJECTED,
+            {"rejected_in_a_row": MOST},
+            PauseTopic(detail=f"{MOST} rejections in a row, now: d"),
+        ),
+        (Unknown(fault=Fault.TOPIC, detail="d"), {}, PauseTopic(detail="d")),
+        (UNKNOWN, {"unknown_in_a_row": PATIENCE}, ParkPartition(detail="d")),
+    ],
+)
+def test_a_decision_says_why(outcome, changes, expected) -> None:
+    """
+    I2. What the broker said reaches the dead letter, or whoever looks for what waits.
+    """
+    facts = {"records": 1, "unknown_in_a_row": 1, "rejected_in_a_row": 0, "broker_answers": True}
+
+    assert decide(outcome, **(facts | changes)) == expected
+
+
+def test_an_outcome_that_is_none_decides_nothing() -> None:
+    """
+    It ends the term with a word about it: silence would leave the batch where it is for ever.
+    """
+    with pytest.raises(AssertionError, match="stranger"):
+        decide(
+            "a stranger",
+            records=1,
+            unknown_in_a_row=1,
+            rejected_in_a_row=0,
+            broker_answers=True,
+        )
+
+
+def test_a_pause_without_a_limit_still_has_one() -> None:
+    """
+    An outage of months may fail so often that the power would not fit into a float.
+    """
+    backoff = Backoff(initial_seconds=1.0, max_seconds=float("inf"))
+
+    assert backoff.delay_seconds(31, jitter=1.0) == 2.0**30
+    assert backoff.delay_seconds(100_000, jitter=1.0) == 2.0**30
+
+
 def test_a_pause_doubles_up_to_its_limit_with_jitter() -> None:
     """
     Between a tenth and all of it, so that those who failed together do not come back together.

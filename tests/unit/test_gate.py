@@ -8,7 +8,6 @@ import asyncio
 
 from outbox_relay.relay.gate import PATIENCE_SECONDS, Gate
 from outbox_relay.relay.hints import Wakes
-from outbox_relay.relay.partitioning import KeyPartitions
 from outbox_relay.testing import FakeClock, settle
 
 
@@ -28,6 +27,27 @@ async def test_places_pass_on_in_order() -> None:
     assert not second.done()
     gate.leave()
     assert await second
+
+
+async def test_there_are_as_many_places_as_were_asked_for() -> None:
+    """
+    One more waits; each place that is given back lets one in, and is there again when nobody waits.
+    """
+    gate = Gate(FakeClock(), most=2)
+    assert await gate.enter()
+    assert await gate.enter()
+    third = asyncio.create_task(gate.enter())
+    await settle()
+    assert not third.done()
+    gate.leave()
+    assert await third
+    gate.leave()
+    gate.leave()
+    again = [asyncio.create_task(gate.enter()) for _ in range(3)]
+    await settle()
+
+    assert [task.done() for task in again] == [True, True, False]
+    again[2].cancel()
 
 
 async def test_patience_ends_without_a_place() -> None:
@@ -62,18 +82,6 @@ async def test_a_place_that_comes_with_a_cancellation_is_not_lost() -> None:
             gate.leave()
 
         assert await asyncio.wait_for(gate.enter(), 1)
-
-
-def test_partitions_of_keys_are_kept_for_a_bounded_number(monkeypatch) -> None:
-    """
-    I10. A topic may see any number of keys.
-    """
-    monkeypatch.setattr("outbox_relay.relay.partitioning._MOST_KEYS", 10)
-    partitions = KeyPartitions(8)
-    found = [partitions[b"%d" % number] for number in range(100)]
-
-    assert len(partitions) <= 10
-    assert [partitions[b"%d" % number] for number in range(100)] == found
 
 
 class Recorder:

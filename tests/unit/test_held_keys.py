@@ -5,16 +5,14 @@
 from __future__ import annotations
 
 from random import Random
-from types import SimpleNamespace
 
 import pytest
 
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.relay import held
-from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.outcomes import Fault, Unknown
 from outbox_relay.schema import Status
-from outbox_relay.testing import InMemoryStore, Watcher
+from outbox_relay.testing import InMemoryStore
 from outbox_relay.testing.store import Transaction
 
 LARGE = b"x" * 5000
@@ -307,39 +305,3 @@ async def test_the_order_of_each_key_holds_whatever_happens(start, store, broker
     assert discarded
     assert sorted(first) == sorted(store.rows)
     assert all(ids == sorted(ids) for ids in of_key.values())
-
-
-async def test_a_key_goes_on_only_when_no_pass_is_under_way(store):
-    """
-    I7. Else requeues in a row would keep the reader from the tail of the table. What a term must know
-    before it reads does not wait.
-    """
-    dead, waiting = oversized(store), store.insert("orders", key=b"k")
-    store.rows[dead].status = Status.DEAD
-    row = store.rows[waiting].row
-    options = RelayOptions(on_dead_letter="hold_key")
-    keys = held.HeldKeys(SimpleNamespace(options=options, store=store, observer=Watcher()))
-    await keys.refresh()
-    first = keys.tick(pass_done=False), keys.loaded, keys.holds(row)
-    store.requeue(dead)
-    await keys.refresh()
-    meanwhile = keys.tick(pass_done=False), keys.holds(row)
-    after = keys.tick(pass_done=True), keys.holds(row)
-
-    assert first == (False, True, True)
-    assert meanwhile == (False, True)
-    assert after == (True, False)
-
-
-async def test_a_key_that_goes_on_as_lanes_are_gained_is_told(store):
-    """
-    I4. What a term learns before it reads new lanes may free a key of those that it has.
-    """
-    dead = oversized(store)
-    store.rows[dead].status = Status.DEAD
-    options = RelayOptions(on_dead_letter="hold_key")
-    keys = held.HeldKeys(SimpleNamespace(options=options, store=store, observer=Watcher()))
-    first = await keys.reload()
-    store.requeue(dead)
-
-    assert (first, await keys.reload(), await keys.reload()) == (False, True, False)

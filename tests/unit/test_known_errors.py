@@ -10,6 +10,7 @@ import errno
 import inspect
 import os
 import socket
+import sqlite3
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +24,14 @@ from pymysql.constants import CR, ER
 
 from outbox_relay.brokers import kafka_errors
 from outbox_relay.brokers.kafka_codes import ANSWERS, CLASSES
-from outbox_relay.relay.known import OPERATING_SYSTEM, Known, Meaning, of_the_system
+from outbox_relay.relay.known import (
+    OPERATING_SYSTEM,
+    Known,
+    Meaning,
+    by_code,
+    label_of,
+    of_the_system,
+)
 from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown
 from outbox_relay.store import known_errors
 
@@ -252,9 +260,6 @@ def test_every_error_of_postgresql_is_in_the_table_or_counted() -> None:
         (asyncmy.errors.OperationalError(1114, "full"), Meaning.PAUSE_ALL),
         (EOFError(), Meaning.PAUSE_ALL),
         (TimeoutError(), Meaning.PAUSE_ALL),
-        (ssl.SSLCertVerificationError("expired"), Meaning.PAUSE_ALL),
-        (socket.gaierror(socket.EAI_NONAME, "not known"), Meaning.PAUSE_ALL),
-        (ConnectionError("gone"), Meaning.PAUSE_ALL),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
@@ -282,19 +287,214 @@ def test_a_missing_right_to_the_cluster_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "name"),
+    ("error", "code"),
     [
-        (ssl.SSLError(1, "unknown ca"), "ssl.SSLError"),
-        (socket.gaierror(socket.EAI_AGAIN, "try again"), "socket.gaierror"),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "ECONNREFUSED"),
-        (ConnectionError("gone, without a number"), "ECONNRESET"),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), "SSLError"),
+        (socket.gaierror(-2, "Name or service not known"), "gaierror"),
+        (OSError(errno.ENOSPC, "No space left on device"), "ENOSPC"),
+        (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), "ETIMEDOUT"),
+        (TimeoutError(), "TimeoutError"),
+        (EOFError(), "EOFError"),
+        (ConnectionError("Connection lost"), "ECONNRESET"),
+        (OSError(errno.EXDEV, "Invalid cross-device link"), None),
+        (OSError("without a number"), None),
+        (ValueError(errno.ENOSPC), None),
+    ],
+    ids=repr,
+)
+def test_what_the_system_said_is_told_by_number_or_by_class(error, code) -> None:
+    """
+    What has a number by its number; what is in no table is in none.
+    """
+    row = of_the_system(error)
+
+    assert (row and row.code) == code
+
+
+def test_a_code_that_is_twice_in_a_table_is_an_error_in_it() -> None:
+    """
+    The second one would take effect, whatever the page says of the first.
+    """
+    one = Known(1, "ONE", Meaning.REPEAT, "why", "source")
+    two = one._replace(code=2)
+
+    assert by_code([one, two]) == {1: one, 2: two}
+    with pytest.raises(AssertionError, match="1 is in the table twice"):
+        by_code([one, one])
+
+
+def test_a_label_is_the_code_or_the_class() -> None:
+    """
+    I11. Never the text, which may hold anything.
+    """
+    assert label_of(ValueError("secret")) == "ValueError"
+    assert label_of(ValueError("secret"), 0) == "0"
+    assert label_of(ValueError("secret"), "42P01") == "42P01"
+
+
+def test_a_line_of_a_table_is_code_name_word_and_why() -> None:
+    """
+    The codes of MySQL and SQLite are numbers; PostgreSQL's are not, though some look like one.
+    """
+    lines = "\n7 NAME repeat why it is so, in words\n"
+    row = Known(7, "NAME", Meaning.REPEAT, "why it is so, in words", "source")
+
+    assert list(known_errors._rows(lines, "source")) == [row]
+    assert list(known_errors._rows(lines, known_errors._POSTGRESQL)) == [
+        row._replace(code="7", source=known_errors._POSTGRESQL)
+    ]
+
+
+def test_an_answer_that_aiokafka_does_not_know_gets_a_class(monkeypatch) -> None:
+    """
+    I2. INVALID_RECORD would else be published for ever. Classes of aiokafka's own stay what they are.
+    """
+    known_one = kafka.MessageSizeTooLargeError
+    [row] = [row for row in ANSWERS if row.code == 87]
+    monkeypatch.setattr(kafka, "kafka_errors", {10: known_one})
+    kafka_errors._register()
+    made = kafka.kafka_errors[87]
+
+    assert issubclass(made, kafka.BrokerResponseError)
+    assert (made.__name__, made.errno, made.message, made.description) == (
+        "INVALID_RECORD",
+        87,
+        "INVALID_RECORD",
+        row.why,
+    )
+    assert kafka.kafka_errors.keys() == {row.code for row in ANSWERS}
+    assert kafka.kafka_errors[10] is known_one
+
+
+class NewAnswer(kafka.BrokerResponseError):
+    """As a later aiokafka may have it."""
+
+    errno = 9999
+
+
+class NewClass(kafka.KafkaError):
+    """The same, of the client."""
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (NewAnswer("secret"), "9999"),
+        (NewClass("secret"), "NewClass"),
+        (ValueError("secret"), "ValueError"),
+        (kafka.UnknownError("secret"), "UNKNOWN_SERVER_ERROR"),
+        (kafka.NotLeaderForPartitionError(), None),
+    ],
+    ids=repr,
+)
+def test_what_is_in_no_table_of_kafka_is_counted_by_code_or_class(error, word) -> None:
+    """
+    A class that aiokafka has and we do not is no KafkaError like the others.
+    """
+    assert kafka_errors.unexpected(error) == word
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (kafka.MessageSizeTooLargeError(), "MESSAGE_TOO_LARGE (10)"),
+        (kafka.MessageSizeTooLargeError("5 bytes", 7), "MESSAGE_TOO_LARGE (10): 5 bytes, 7"),
+        (NewAnswer("told"), "NewAnswer (9999): told"),
+        (ValueError("told"), "ValueError: told"),
+        (ValueError(), "ValueError"),
+    ],
+    ids=repr,
+)
+def test_what_is_told_of_an_error_of_kafka(error, detail) -> None:
+    """
+    Kafka's name and number first, by which operators find it; then what was said, if anything was.
+    """
+    outcome = kafka_errors.outcome_of(error)
+
+    assert kafka_errors.detail_of(error) == detail
+    assert isinstance(outcome, Unknown | Rejected)
+    assert outcome.detail == detail
+
+
+def test_a_record_that_breaks_a_rule_is_no_large_one() -> None:
+    """
+    An operator shortens the one and mends the other.
+    """
+    outcomes = [kafka_errors.outcome_of(kafka.for_code(code)()) for code in (10, 18, 87)]
+
+    assert [outcome.reason for outcome in outcomes] == [
+        RejectReason.TOO_LARGE,
+        RejectReason.TOO_LARGE,
+        RejectReason.INVALID_RECORD,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "nowhere"),
+    [
+        (kafka.UnknownTopicOrPartitionError(), True),
+        (kafka.NotEnoughReplicasError(), True),
+        (kafka.NotEnoughReplicasAfterAppendError(), False),
+        (kafka.NotLeaderForPartitionError(), False),
+        (kafka.KafkaConnectionError(), False),
+    ],
+    ids=repr,
+)
+def test_only_some_answers_say_that_a_batch_is_stored_nowhere(error, nowhere) -> None:
+    """
+    I6. After any other the next producer might publish it a second time.
+    """
+    assert kafka_errors.is_stored_nowhere(error) is nowhere
+
+
+def sqlite_error(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("text")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (sqlite3.SQLITE_BUSY, "SQLITE_BUSY"),
+        (sqlite3.SQLITE_BUSY | 1 << 8, "SQLITE_BUSY"),
+        (sqlite3.SQLITE_READONLY | 4 << 8, "SQLITE_READONLY"),
     ],
 )
-def test_what_the_system_says_is_told_apart_by_its_class_first(error: OSError, name: str) -> None:
+def test_an_extended_code_of_sqlite_means_what_its_last_byte_means(code: int, name: str) -> None:
     """
-    The numbers of TLS and of name servers are none of errno(3).
+    SQLITE_BUSY_RECOVERY is SQLITE_BUSY; and 5 is no error of MySQL.
     """
-    found = of_the_system(error)
+    row = known_errors.known(wrapped(sqlite_error(code)))
 
-    assert found is not None
-    assert found.name == name
+    assert row is not None
+    assert row.name == name
+
+
+def caused(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (asyncpg.InterfaceError("connection was closed in the middle of operation"), "08003"),
+        (
+            asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
+            "08003",
+        ),
+        (caused(asyncpg.InterfaceError("told otherwise"), TimeoutError()), "TimeoutError"),
+        (caused(asyncpg.InterfaceError("told otherwise"), ValueError()), None),
+        (asyncpg.InterfaceError("told otherwise"), None),
+    ],
+    ids=repr,
+)
+def test_an_error_of_asyncpg_without_a_code_is_the_connections(error, code) -> None:
+    """
+    By its words, else by what the system said before. What is neither is counted.
+    """
+    row = known_errors.known(wrapped(error))
+
+    assert (row and row.code) == code
+    assert known_errors.unexpected(wrapped(error)) == (None if code else "InterfaceError")

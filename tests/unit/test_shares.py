@@ -50,6 +50,25 @@ def test_relays_that_come_together_choose_different_lanes():
     assert [len(lanes) for lanes in chosen] == [16] * 4
 
 
+@pytest.mark.parametrize(("held", "taken"), [(33, 0), (32, 0), (31, 1), (30, 2), (0, 10)])
+def test_who_lacks_lanes_takes_those_that_it_lacks(held, taken):
+    """
+    As far as they are free, and none where it has its share or more.
+    """
+    sharing = Sharing(members=2, rank=1, handed_back=frozenset(range(10)), run_out=frozenset())
+
+    assert len(choose(sharing, held=held, run_out_too=False)) == taken
+
+
+def test_where_nothing_is_free_nothing_is_taken():
+    """
+    However much is lacking.
+    """
+    sharing = Sharing(members=2, rank=1, handed_back=frozenset(), run_out=ALL_LANES)
+
+    assert choose(sharing, held=0, run_out_too=False) == frozenset()
+
+
 def test_lanes_that_ran_out_may_be_left_alone():
     """
     After an outage of the database their owner may live.
@@ -72,6 +91,18 @@ def test_a_mark_that_named_a_lane_just_given_back_is_no_lost_lease():
     assert holding.is_over(LeaseLost("taken", frozenset({7, 8})))
     assert holding.is_over(LeaseLost("all of them"))
     assert holding.lanes == ALL_LANES - {7, 8}
+
+
+def test_lanes_that_come_later_belong_to_the_same_term():
+    """
+    What is marked from then on is fenced by all of them.
+    """
+    first, later = frozenset({1, 2}), frozenset({5})
+    holding = Holding(Lease(term=Term(1, "n", first), server="s", noted_id=0, crash_count=0))
+    holding.took(later)
+
+    assert holding.lanes == {1, 2, 5}
+    assert holding.lease.term == Term(1, "n", frozenset({1, 2, 5}))
 
 
 def test_more_relays_than_lanes_are_refused():

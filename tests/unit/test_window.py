@@ -5,13 +5,26 @@ I10. How much one read, one sweep and one sample may take, whatever lies in the 
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
 
 from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES
 from outbox_relay.relay.quiet import SWEEP_REST, Quiet
 from outbox_relay.relay.reading import MAX_OPEN_IDS, Reading
 from outbox_relay.relay.term import SAMPLE_REST
-from outbox_relay.relay.window import FIRST_IDS, LEAST_IDS, SLOW_SECONDS, Window
+from outbox_relay.relay.window import (
+    FAST_SECONDS,
+    FIRST_IDS,
+    LEAST_IDS,
+    MOST_IDS,
+    MOST_SKIP_RANGES,
+    SLOW_SECONDS,
+    Window,
+    fitting,
+    id_ranges,
+)
 from outbox_relay.testing import InMemoryStore
 
 
@@ -47,6 +60,109 @@ def test_a_window_shrinks_when_answers_are_slow_or_do_not_come():
     assert tail.ids == FIRST_IDS
     assert after_a_slow_one == FIRST_IDS // 2
     assert window.ids == LEAST_IDS
+
+
+def test_a_window_is_halved_down_to_what_still_gets_on():
+    """
+    From the smaller of what failed and what may be passed; it stays a whole number, for SQL.
+    """
+    shorter, longer, small = Window(), Window(), Window()
+    shorter.failed(30_001)
+    longer.failed(10 * FIRST_IDS)
+    small.failed(LEAST_IDS)
+
+    assert shorter.ids == 15_000
+    assert isinstance(shorter.ids, int)
+    assert longer.ids == FIRST_IDS // 2
+    assert small.ids == LEAST_IDS
+
+
+@pytest.mark.parametrize(
+    ("longer", "ids"),
+    [
+        (0.015625, 2 * FIRST_IDS),
+        (FAST_SECONDS, FIRST_IDS),
+        (SLOW_SECONDS, FIRST_IDS),
+        (0.0625, FIRST_IDS // 2),
+    ],
+)
+def test_in_between_a_window_stays_as_it_is(longer, ids):
+    """
+    Neither fast nor slow, the limits included. What counts is how much longer than the fastest it took.
+    """
+    window = Window()
+    window.passed(1, seconds=0.0)
+    window.passed(FIRST_IDS, seconds=longer)
+
+    assert window.ids == ids
+
+
+def test_a_fast_answer_over_fewer_ids_than_it_might_have_passed_proves_nothing():
+    """
+    Nor does a window ever pass more than there can be ids.
+    """
+    window = Window()
+    window.passed(FIRST_IDS - 1, seconds=0.0)
+    short = window.ids
+    for _ in range(100):
+        window.passed(window.ids, seconds=0.0)
+
+    assert short == FIRST_IDS
+    assert window.ids == MOST_IDS
+
+
+@pytest.mark.parametrize(
+    ("ids", "ranges"),
+    [
+        ([], ()),
+        ([0], ((0, 0),)),
+        ([1], ((1, 1),)),
+        ([3, 4, 5, 9], ((3, 5), (9, 9))),
+        ([3, 5, 6], ((3, 3), (5, 6))),
+        ([0, 2], ((0, 0), (2, 2))),
+    ],
+)
+def test_ids_in_flight_are_left_out_as_ranges(ids, ranges):
+    """
+    Each id is in one of them, and nothing else is.
+    """
+    assert id_ranges(ids) == (ranges, 0)
+
+
+def test_ids_beyond_the_most_ranges_are_counted():
+    """
+    They are skipped when they are returned: a read asks for so many rows more.
+    """
+    apart = [2 * number for number in range(1, MOST_SKIP_RANGES + 1)]
+    just = id_ranges(apart)
+    ranges, left = id_ranges([*apart, 500, 501, 502])
+
+    assert just == (tuple((i, i) for i in apart), 0)
+    assert ranges == just[0]
+    assert left == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"), [(0, []), (1, [1, 2]), (2, [1, 2, 3, 4]), (3, [1, 2, 3, 4, 5])]
+)
+def test_a_read_that_brings_more_than_fits_is_cut(wanted, kept):
+    """
+    I10. Before the first row for which there is no room; those in flight or left behind take none.
+    """
+    rows = [SimpleNamespace(id=number) for number in range(1, 6)]
+    found = fitting(rows, wanted, in_flight={2}, left={4})
+
+    assert [row.id for row in found] == kept
+
+
+def test_a_read_that_fits_is_not_cut():
+    """
+    Nor looked at.
+    """
+    rows = [SimpleNamespace(id=1), SimpleNamespace(id=2)]
+
+    assert fitting(rows, 2, in_flight=(), left=()) is rows
+    assert fitting(rows, 1, in_flight={1}, left=()) is rows
 
 
 def test_what_the_network_takes_is_not_held_against_it():
