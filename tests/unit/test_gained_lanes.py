@@ -193,7 +193,6 @@ def test_what_is_dropped_twice_makes_room_once(reading):
 
 def test_gained_lanes_whose_open_ids_were_rolled_back_go_on(reading, monkeypatch):
     """
-    I2. A large transaction that was rolled back held their cursor, and rows of a sick partition filled each
     I2. A large transaction that was rolled back holds their cursor; while rows of a sick partition fill each
     page above it, only the look at the open ids frees them.
     """
