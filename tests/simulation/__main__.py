@@ -56,8 +56,10 @@ def main() -> int:
         options.first, options.seeds, processes=options.processes, most_seconds=options.seconds
     )
     _print_table(tally, options.first, options.processes)
+    for seed, found in tally.bad:
+        print(f"\nseed {seed} breaks {found}")
     for seed, found in tally.bad[:5]:
-        print(f"\nseed {seed} breaks {found}\n")
+        print(f"\nseed {seed}, made small:\n")
         print(story(shrink(scenario(seed), found.promise)))
     return 1 if tally.bad else 0
 
