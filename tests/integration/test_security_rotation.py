@@ -98,6 +98,11 @@ class Load:
             lambda: self.statuses().get(Status.PRODUCED, 0) > more_than, "nothing is relayed"
         )
 
+    async def until_it_goes_on(self) -> None:
+        """Wait until more is relayed than by now."""
+        statuses = await asyncio.to_thread(self.statuses)
+        await self.until_relayed(statuses.get(Status.PRODUCED, 0))
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -228,15 +233,13 @@ async def test_certificates_of_broker_and_relay_that_ran_out_and_are_replaced(
                 await load.until_said(said)
                 assert load.statuses().get(Status.PENDING)
             file.write_text(file.read_text() + new.certificate.cert.read_text())
-            relayed = (await asyncio.to_thread(load.statuses)).get(Status.PRODUCED, 0)
-            await load.until_relayed(relayed)
+            await load.until_it_goes_on()
 
             have(secure_kafka.authority.sign_expired("client-expired"))
             await restart(secure_kafka)
             await load.until_said("kafka.ssl_cert_file", since=len(watcher.events))
             have(secure_kafka.authority.sign("client-again"))
-            relayed = (await asyncio.to_thread(load.statuses)).get(Status.PRODUCED, 0)
-            await load.until_relayed(relayed)
+            await load.until_it_goes_on()
             written = load.written
     finally:
         secure_kafka.show(shown)
@@ -276,8 +279,7 @@ async def test_a_token_provider_that_fails_for_a_while(
             await restart(secure_kafka)
             await load.until_said(said)
             monkeypatch.setattr(tokens, "current", tokens.fetch)
-            relayed = (await asyncio.to_thread(load.statuses)).get(Status.PRODUCED, 0)
-            await load.until_relayed(relayed)
+            await load.until_it_goes_on()
     numbers = numbers_on(secure_kafka, topic_name)
 
     assert len(set(numbers)) == load.written

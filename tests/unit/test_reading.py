@@ -12,8 +12,8 @@ def make_reading(**changes) -> Reading:
     return Reading(**(options | changes))
 
 
-def row(row_id: int, payload_bytes: int = 2) -> Row:
-    return Row(row_id, "t", b"k", b"{}", payload_bytes, 0, None, b"", "e", "", 0, None)
+def row(row_id: int, payload_bytes: int = 2, lane: int = 0) -> Row:
+    return Row(row_id, "t", b"k", b"{}", payload_bytes, 0, None, b"", "e", "", 0, None, lane)
 
 
 def rows(*ids: int) -> list[Row]:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import pytest
 
-from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan, Row
+from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan
 from outbox_relay.relay.reading import Reading
 from outbox_relay.relay.window import FIRST_IDS, MAX_OPEN_IDS
 from outbox_relay.schema import LANES
+from tests.unit.test_reading import row, rows
 
 LANES_HELD = frozenset({1, 2})
 PAUSED = frozenset({"paused"})
@@ -18,14 +19,6 @@ PAUSED = frozenset({"paused"})
 def make_reading(**changes) -> Reading:
     options = dict(settle_seconds=0.0, chunk_rows=10, in_flight_rows=40, in_flight_bytes=10_000_000)
     return Reading(**(options | changes))
-
-
-def row(row_id: int, payload_bytes: int = 2, lane: int = 0) -> Row:
-    return Row(row_id, "t", b"k", b"{}", payload_bytes, 0, None, b"", "e", "", 0, None, lane)
-
-
-def rows(*ids: int) -> list[Row]:
-    return [row(row_id) for row_id in ids]
 
 
 def take(reading: Reading, *ids: int) -> None:
