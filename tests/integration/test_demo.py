@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -107,9 +108,13 @@ async def test_a_relay_that_dies_of_itself_is_reported(folder: Path) -> None:
     """
     A process that ends unasked ends the demo with 1, and the end of its log is shown.
     """
-    demo = await asyncio.create_subprocess_exec(*DEMO, stdout=asyncio.subprocess.PIPE)
+    # Long, so that the demo does not kill the relay itself before it is seen at work.
+    demo = await asyncio.create_subprocess_exec(
+        *DEMO, "--seconds", "120", stdout=asyncio.subprocess.PIPE
+    )
     assert demo.stdout is not None
-    while "takes orders" not in (line := (await demo.stdout.readline()).decode()):
+    # Before its first event is acked it may still be on its way from a fork to its own program.
+    while not re.search(r"acked [1-9]", line := (await demo.stdout.readline()).decode()):
         assert line, "the demo ended early"
     (relay,) = (
         child
