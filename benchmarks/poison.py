@@ -78,7 +78,7 @@ class Topics:
 
 @dataclass(slots=True)
 class Watched:
-    """The `Broker` port, with the times of the healthy topic."""
+    """The `MessageBroker` port, with the times of the healthy topic."""
 
     broker: KafkaBroker
     topic: str

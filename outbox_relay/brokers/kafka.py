@@ -42,7 +42,7 @@ RENEW_SECONDS = 5.0
 
 
 class KafkaBroker:
-    """The `Broker` port over Kafka."""
+    """The `MessageBroker` port over Kafka."""
 
     def __init__(self, options: KafkaOptions, *, observer: Observer | None = None) -> None:
         self._options = options
@@ -61,14 +61,14 @@ class KafkaBroker:
     # Topics
 
     def known_partitions(self, topic: str) -> int | None:
-        """See Broker."""
+        """See MessageBroker."""
         if self._client is None:
             return None
         partitions = self._client.producer.client.cluster.partitions_for_topic(topic)
         return len(partitions) if partitions else None
 
     async def partitions(self, topic: str) -> int:
-        """See Broker."""
+        """See MessageBroker."""
         if not is_topic_name(topic):
             # aiokafka would ask for it ever after, and one too long ends each request for metadata.
             raise TopicUnavailable(f"topic {topic[:40]!r} is no name in Kafka: correct the event")
@@ -102,7 +102,7 @@ class KafkaBroker:
     # Publishing
 
     async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Outcome:
-        """See Broker."""
+        """See MessageBroker."""
         if len(records) == 1:
             size = records[0].byte_count + BATCH_OVERHEAD_BYTES
             if size > self._options.max_request_bytes:
@@ -295,7 +295,7 @@ class KafkaBroker:
     # Health
 
     async def probe(self) -> bool:
-        """See Broker."""
+        """See MessageBroker."""
         if self._probing is None:
             self._probing = asyncio.create_task(self._probe())
         try:
@@ -319,7 +319,7 @@ class KafkaBroker:
         return bool(answered)
 
     async def close(self, *, timeout_seconds: float) -> None:
-        """See Broker."""
+        """See MessageBroker."""
         under_way = (self._starting, self._renewing, self._probing, *self._retiring)
         tasks = [task for task in under_way if task]
         for task in tasks:

@@ -278,7 +278,7 @@ class Store(Suspecting, Protocol):
         """Let go of every connection, without waiting for a server that does not answer."""
 
 
-class Broker(Protocol):
+class MessageBroker(Protocol):
     """Where events are published. Kafka, or what behaves like it."""
 
     async def partitions(self, topic: str) -> int:

@@ -20,7 +20,7 @@ from outbox_relay.relay.hints import Hints
 from outbox_relay.relay.keeper import look_seconds
 from outbox_relay.relay.lease import Holding, Lease
 from outbox_relay.relay.options import RelayOptions
-from outbox_relay.relay.ports import Broker, Clock, Observer, Store, Wake
+from outbox_relay.relay.ports import Clock, MessageBroker, Observer, Store, Wake
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.term import TermRun
 from outbox_relay.relay.watching import Silent
@@ -71,7 +71,7 @@ class EventProducer:
     def __init__(
         self,
         store: Store,
-        broker: Broker,
+        broker: MessageBroker,
         *,
         options: RelayOptions | None = None,
         wire: WireOptions | None = None,

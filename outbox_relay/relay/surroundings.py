@@ -8,7 +8,7 @@ from random import Random
 
 from outbox_relay.relay.lease import Holding, Lease
 from outbox_relay.relay.options import RelayOptions
-from outbox_relay.relay.ports import Broker, Clock, Observer, Store
+from outbox_relay.relay.ports import Clock, MessageBroker, Observer, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +16,7 @@ class Surroundings:
     """The ports, the settings and the lease of a term. `hinted` is set when there may be rows."""
 
     store: Store
-    broker: Broker
+    broker: MessageBroker
     clock: Clock
     observer: Observer
     random: Random

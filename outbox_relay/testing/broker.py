@@ -1,4 +1,4 @@
-"""The `Broker` port in memory, and an observer that keeps what was logged."""
+"""The `MessageBroker` port in memory, and an observer that keeps what was logged."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Published:
 
 class RecordingBroker:
     """
-    The `Broker` port in memory: keeps what it acks, refuses what it is told to.
+    The `MessageBroker` port in memory: keeps what it acks, refuses what it is told to.
 
     `down` takes the broker away: nothing is answered within the deadline. `answer` may decide each
     batch: it gets (topic, partition, records) and returns an outcome, or None to ack; `hold` keeps
@@ -93,18 +93,18 @@ class RecordingBroker:
         self._held.pop((topic, partition)).set()
 
     async def partitions(self, topic: str) -> int:
-        """See Broker."""
+        """See MessageBroker."""
         await asyncio.sleep(0)
         if topic not in self.topics:
             raise TopicUnavailable(f"topic {topic} does not exist")
         return self.topics[topic]
 
     def known_partitions(self, topic: str) -> int | None:
-        """See Broker."""
+        """See MessageBroker."""
         return self.topics.get(topic)
 
     async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Outcome:
-        """See Broker."""
+        """See MessageBroker."""
         await asyncio.sleep(0)
         held = self._held.get((topic, partition))
         if held is not None and not await self.clock.wait(held, self._deadline_seconds):
@@ -129,12 +129,12 @@ class RecordingBroker:
         return Rejected(reason=RejectReason.TOO_LARGE, detail=f"more than {limit} bytes")
 
     async def probe(self) -> bool:
-        """See Broker."""
+        """See MessageBroker."""
         await asyncio.sleep(0)
         return not self.down
 
     async def close(self, *, timeout_seconds: float) -> None:
-        """See Broker."""
+        """See MessageBroker."""
 
 
 class Watcher(Silent):

@@ -42,7 +42,7 @@ class Writing(RecordingBroker):
     """Writes down what it acks."""
 
     async def publish(self, topic, partition, records):
-        """See Broker."""
+        """See MessageBroker."""
         outcome = await super().publish(topic, partition, records)
         with Path(sys.argv[2]).open("a") as log:
             log.writelines([f"{int(record.seq)}\n" for record in records])

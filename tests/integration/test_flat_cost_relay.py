@@ -94,7 +94,7 @@ class Forgetful(RecordingBroker):
     count = 0
 
     async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Outcome:
-        """See Broker."""
+        """See MessageBroker."""
         await asyncio.sleep(0)
         self.count += len(records)
         return Acked()

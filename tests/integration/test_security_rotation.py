@@ -21,7 +21,7 @@ from outbox_relay.brokers.kafka import KafkaBroker
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.migrate import migrate
 from outbox_relay.relay.options import RelayOptions
-from outbox_relay.relay.ports import Broker
+from outbox_relay.relay.ports import MessageBroker
 from outbox_relay.relay.producer import EventProducer
 from outbox_relay.schema import Status, tables
 from outbox_relay.store import DatabaseOptions, open_store
@@ -41,7 +41,7 @@ class Load:
         self,
         database: Database,
         options: DatabaseOptions,
-        broker: Broker,
+        broker: MessageBroker,
         topic: str,
         watcher: Watcher | None = None,
     ):
@@ -111,7 +111,7 @@ class Load:
 async def loaded(
     database: Database,
     options: DatabaseOptions,
-    broker: Broker,
+    broker: MessageBroker,
     topic: str,
     watcher: Watcher | None = None,
 ) -> AsyncIterator[Load]:

@@ -1,5 +1,5 @@
 """
-The simulated broker: topics with a log for each partition, and for each relay a `Broker` port as
+The simulated broker: topics with a log for each partition, and for each relay a `MessageBroker` port as
 `outbox_relay.brokers.kafka` has it, idempotent: what the client repeats by itself is appended once.
 A request whose deadline has passed may still be appended, for as long as it lies in a buffer.
 """
@@ -101,7 +101,7 @@ class Cluster:
 
 
 class SimulatedBroker:
-    """The `Broker` port of one relay."""
+    """The `MessageBroker` port of one relay."""
 
     def __init__(self, process: Process, cluster: Cluster, store: SimulatedStore) -> None:
         self._process = process
