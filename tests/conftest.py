@@ -10,6 +10,7 @@ from collections.abc import Generator
 import pytest
 
 pytest_plugins = [
+    "pytester",
     "tests.services.fixtures",
     "tests.services.kafka_cluster",
     "tests.services.secure",
