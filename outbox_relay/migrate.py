@@ -80,10 +80,15 @@ def check(options: DatabaseOptions) -> list[str]:
 
 
 def sql_script(
-    dialect: str, *, table: str = "outbox", schema: str | None = None, since: int = 0
+    dialect: str,
+    *,
+    table: str = "outbox",
+    schema: str | None = None,
+    since: int = 0,
+    to: int = SCHEMA_VERSION,
 ) -> str:
     """
-    The statements that bring the tables from version *since* (0: there are none) to this release's.
+    The statements that bring the tables from version *since* (0: there are none) to version *to*.
 
     For whoever may not run DDL by program. *dialect* is "mysql", "mariadb", "postgresql" or
     "sqlite". Connects to nothing.
@@ -93,7 +98,7 @@ def sql_script(
         dialect_name=dialect, opts={"as_sql": True, "output_buffer": text, "literal_binds": True}
     )
     with _one_at_a_time, Operations.context(context):
-        for script in _scripts(since=since):
+        for script in _scripts(since=since, to=to):
             text.write(f"-- {_title(script)}\n\n")
             script.module.upgrade(table=table, schema=schema)
     return text.getvalue()

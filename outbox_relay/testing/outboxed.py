@@ -196,7 +196,7 @@ def _after_cursor_execute(
     connection: Connection, _cursor: Any, _sql: str, _given: Any, context: Any, _many: bool
 ) -> None:
     statement = getattr(getattr(context, "compiled", None), "statement", None)
-    if not isinstance(statement, Insert) or not _WRITTEN <= set(statement.table.c.keys()):
+    if not isinstance(statement, Insert) or not set(statement.table.c.keys()) >= _WRITTEN:
         return
     _wrap_commit(connection.dialect)
     notes: _Notes = connection.info.setdefault(_NOTES, _Notes())
@@ -272,4 +272,3 @@ def _wrap_commit(dialect: Any) -> None:
         crash_if_asked("after_commit")
 
     dialect.do_commit = commit
-

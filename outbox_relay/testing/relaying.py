@@ -93,8 +93,9 @@ class MemoryRelay:
 
     async def _relay(self, seconds: float) -> None:
         clock = self._broker.clock
+        steady = Random(1)  # noqa: S311 - jitter, not a secret
         producer = EventProducer(
-            self._store, self._broker, owner="memory", clock=clock, random=Random(1)
+            self._store, self._broker, owner="memory", clock=clock, random=steady
         )
         running = asyncio.ensure_future(producer.run(until_empty=True))
         until = clock.now() + seconds

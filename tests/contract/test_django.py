@@ -7,33 +7,22 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import pymysql
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import make_url
 
 from outbox_relay import AutocommitHandle, MissingKey, NotificationEvent, Outbox
 from outbox_relay.schema import tables
 from tests.services.database import Database
 
-pymysql.install_as_MySQLdb()
-django = pytest.importorskip("django")
+from tests.services.django_project import django_database  # isort: skip
+from django.db import connections, transaction
+from django.db.utils import DatabaseError
 
-from django.conf import settings  # noqa: E402
-from django.db import connections, transaction  # noqa: E402
-from django.db.utils import DatabaseError  # noqa: E402
+from outbox_relay.django import DjangoOutbox
 
-from outbox_relay.django import DjangoOutbox  # noqa: E402
-
-if not settings.configured:
-    settings.configure(DATABASES={}, USE_TZ=True)
-    django.setup()
-
-ENGINES = {"mysql": "mysql", "postgresql": "postgresql", "sqlite": "sqlite3"}
 ALIAS = "shop"
 
 
@@ -80,23 +69,12 @@ def database(request: pytest.FixtureRequest) -> Database:
 @pytest.fixture
 def project(database: Database) -> Iterator[Project]:
     """A project whose database *ALIAS* is *database*."""
-    url = make_url(database.sync_url)
-    own = {
-        "ENGINE": f"django.db.backends.{ENGINES[url.get_backend_name()]}",
-        "NAME": url.database,
-        "USER": url.username or "",
-        "PASSWORD": url.password or "",
-        "HOST": url.host or "",
-        "PORT": url.port or "",
-    }
-    connections.settings[ALIAS] = connections.configure_settings({"default": {}, ALIAS: own})[ALIAS]
     engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
     tables().metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE state (tag VARCHAR(40))"))
-    yield Project(engine, Outbox())
-    connections[ALIAS].close()
-    del connections[ALIAS], connections.settings[ALIAS]
+    with django_database(database, ALIAS):
+        yield Project(engine, Outbox())
     engine.dispose()
 
 
@@ -158,17 +136,21 @@ def test_state_and_event_share_their_fate(project):
     with transaction.atomic(using=ALIAS):
         project.execute("INSERT INTO state VALUES ('kept')")
         outbox.add(Placed(order_id=1), using=ALIAS)
-        with pytest.raises(ZeroDivisionError), transaction.atomic(using=ALIAS):
-            project.execute("INSERT INTO state VALUES ('lost')")
-            outbox.add(Placed(order_id=2), using=ALIAS)
-            _ = 1 / 0
-    with pytest.raises(ZeroDivisionError), transaction.atomic(using=ALIAS):
-        project.execute("INSERT INTO state VALUES ('lost')")
-        outbox.add(Placed(order_id=3), using=ALIAS)
-        _ = 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            lose(project, outbox, order_id=2)
+    with pytest.raises(ZeroDivisionError):
+        lose(project, outbox, order_id=3)
 
     assert project.committed() == (1, 1)
     assert [row["key"] for row in project.rows()] == [b"1"]
+
+
+@transaction.atomic(using=ALIAS)
+def lose(project: Project, outbox: DjangoOutbox, *, order_id: int) -> None:
+    """A unit of work that fails at its end."""
+    project.execute("INSERT INTO state VALUES ('lost')")
+    outbox.add(Placed(order_id=order_id), using=ALIAS)
+    raise ZeroDivisionError
 
 
 def test_autocommit_is_refused(project):
@@ -245,7 +227,7 @@ def test_a_hint_follows_the_commit(project, tmp_path):
     """
     One hint after the outermost commit, none after a rollback, and none before.
     """
-    path = _short(tmp_path)
+    path = tmp_path / "wake"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as relay:
         relay.bind(str(path))
         relay.setblocking(False)
@@ -261,10 +243,6 @@ def test_a_hint_follows_the_commit(project, tmp_path):
         after_rollback = _received(relay)
 
     assert (before, after_commit, after_rollback) == (0, 1, 0)
-
-
-def _short(folder: Path) -> Path:
-    return folder / "wake"
 
 
 def _received(relay: socket.socket) -> int:
