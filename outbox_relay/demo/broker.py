@@ -1,6 +1,8 @@
 """
 The embedded broker: librdkafka's mock cluster, in a process of its own so that it can be frozen.
 
+``python -m outbox_relay.demo.broker TOPIC`` is one to try things with: it prints its address.
+
 It speaks Kafka's protocol and has no disk. It keeps about 5 MiB of a partition and then drops the
 oldest without a word: the demo stays far below that.
 """
@@ -14,7 +16,6 @@ from typing import Final
 
 from outbox_relay.demo.processes import Child
 
-_RUN: Final = "import sys; from outbox_relay.demo.broker import serve; serve(sys.argv[1])"
 _START_SECONDS: Final = 10.0
 
 
@@ -22,7 +23,7 @@ class EmbeddedBroker(Child):
     """A broker with one topic of four partitions."""
 
     def __init__(self, topic: str, *, log: Path) -> None:
-        super().__init__("broker", "-c", _RUN, topic, log=log)
+        super().__init__("broker", "-m", __name__, topic, log=log)
         self.bootstrap_servers = ""
 
     async def start(self) -> None:
@@ -45,3 +46,9 @@ def serve(topic: str) -> None:
     sys.stdout.flush()
     while True:
         signal.pause()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("name one topic: python -m outbox_relay.demo.broker TOPIC")
+    serve(sys.argv[1])
