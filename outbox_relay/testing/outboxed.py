@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, overload
 from uuid import UUID
@@ -60,18 +60,9 @@ class WrittenEvent:
 @dataclass(slots=True, eq=False)
 class _Entry:
     event: WrittenEvent
+    savepoint: int
     is_committed: bool = False
     is_gone: bool = False
-
-
-@dataclass(slots=True)
-class _Notes:
-    """What a connection has written since its transaction began: entries, and names of SAVEPOINTs."""
-
-    items: list[_Entry | str] = field(default_factory=list)
-
-    def entries(self, first: int = 0) -> list[_Entry]:
-        return [item for item in self.items[first:] if isinstance(item, _Entry)]
 
 
 class Outboxed(Sequence[WrittenEvent]):
@@ -135,13 +126,6 @@ class Outboxed(Sequence[WrittenEvent]):
     ) -> None:
         _recorders.remove(self)
 
-    def _note(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-        notes: _Notes = connection.info.setdefault(_NOTES, _Notes())
-        for row in rows:
-            entry = _Entry(_event(row))
-            self._entries.append(entry)
-            notes.items.append(entry)
-
 
 def _read_back(event: WrittenEvent, kind: type[Kind]) -> Kind:
     if event.value is None:
@@ -185,8 +169,6 @@ def _listen() -> None:
         return
     _listening.append(True)
     sa.event.listen(Engine, "after_cursor_execute", _after_cursor_execute)
-    sa.event.listen(Engine, "savepoint", _on_savepoint)
-    sa.event.listen(Engine, "release_savepoint", _on_release_savepoint)
     sa.event.listen(Engine, "rollback_savepoint", _on_rollback_savepoint)
     sa.event.listen(Engine, "rollback", _on_rollback)
     sa.event.listen(Pool, "checkin", _on_checkin)
@@ -199,12 +181,13 @@ def _after_cursor_execute(
     if not isinstance(statement, Insert) or not set(statement.table.c.keys()) >= _WRITTEN:
         return
     _wrap_commit(connection.dialect)
-    notes: _Notes = connection.info.setdefault(_NOTES, _Notes())
+    savepoint = _savepoint_number(connection)
     rows = [row for given in context.compiled_parameters for row in _rows(given)]
-    if _recorders:
-        _recorders[0]._note(connection, rows)
-    else:
-        notes.items += [_Entry(_event(row)) for row in rows]
+    entries = [_Entry(_event(row), savepoint) for row in rows]
+    # What the connection has written since its transaction began.
+    connection.info.setdefault(_NOTES, []).extend(entries)
+    for recorder in _recorders:
+        recorder._entries += entries
 
 
 def _rows(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -219,37 +202,34 @@ def _rows(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [rows[number] for number in sorted(rows)]
 
 
-def _on_savepoint(connection: Connection, name: str) -> None:
-    connection.info.setdefault(_NOTES, _Notes()).items.append(name)
-
-
-def _on_release_savepoint(connection: Connection, name: str, _context: Any) -> None:
-    notes = connection.info.get(_NOTES)
-    if notes is not None and name in notes.items:
-        notes.items.remove(name)
-
-
 def _on_rollback_savepoint(connection: Connection, name: str, _context: Any) -> None:
-    notes = connection.info.get(_NOTES)
-    if notes is not None and name in notes.items:
-        first = notes.items.index(name)
-        _forget(notes.entries(first))
-        del notes.items[first:]
+    # Numbers only grow: whatever was written within this SAVEPOINT has its number or a later one.
+    number = _number(name)
+    _forget(entry for entry in connection.info.get(_NOTES, ()) if entry.savepoint >= number)
 
 
 def _on_rollback(connection: Connection) -> None:
     if not connection.closed and not connection.invalidated:
-        _forget(connection.info.pop(_NOTES, _Notes()).entries())
+        _forget(connection.info.pop(_NOTES, ()))
 
 
 def _on_checkin(_dbapi_connection: Any, record: Any) -> None:
     # The pool rolls back what nobody committed, without a word to the listeners above.
-    _forget(record.info.pop(_NOTES, _Notes()).entries())
+    _forget(record.info.pop(_NOTES, ()))
 
 
 def _forget(entries: Iterable[_Entry]) -> None:
     for entry in entries:
         entry.is_gone = True
+
+
+def _savepoint_number(connection: Connection) -> int:
+    return _number(getattr(connection.get_nested_transaction(), "_savepoint", ""))
+
+
+def _number(name: str) -> int:
+    digits = name.rpartition("_")[2]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _wrap_commit(dialect: Any) -> None:
@@ -260,7 +240,8 @@ def _wrap_commit(dialect: Any) -> None:
 
     def commit(pooled: Any) -> None:
         # SQLAlchemy's own event comes before the COMMIT, which may still fail.
-        entries = pooled.info.pop(_NOTES, _Notes()).entries()
+        written: list[_Entry] = pooled.info.pop(_NOTES, [])
+        entries = [entry for entry in written if not entry.is_gone]
         if not entries:
             do_commit(pooled)
             return

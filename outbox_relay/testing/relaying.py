@@ -48,8 +48,8 @@ class MemoryRelay:
         Relay until nothing waits; what the broker acked in this call.
 
         Call it with or without a running event loop. *create_topics* gives each topic that *broker*
-        lacks four partitions. Raises NotDrained if events wait after *seconds* of the fake clock, such
-        as while the broker is down.
+        lacks four partitions. Raises NotDrained if events still wait, such as while the broker is down,
+        for at most *seconds* of the fake clock.
         """
         self._take(create_topics)
         before = len(self._broker.published)
@@ -103,10 +103,11 @@ class MemoryRelay:
             await clock.advance(_STEP_SECONDS)
         if running.done():
             running.result()
-            return
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        raise NotDrained(f"after {seconds:g} s there still waits: {self._waiting()}")
+        else:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        if self._store.pending():
+            raise NotDrained(f"there still waits: {self._waiting()}")
 
     def _waiting(self) -> str:
         rows = [self._store.rows[row_id].row for row_id in self._store.pending()]

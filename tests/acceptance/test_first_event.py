@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 from tests.integration.guide_programs import GUIDE, programs
 
@@ -56,7 +57,7 @@ def test_the_page_works_as_it_stands(installed_wheel, tmp_path):
 
 def end_session(session: int) -> None:
     """Kill what the page started, also where a command of it failed."""
-    for pid in [int(name) for name in os.listdir("/proc") if name.isdecimal()]:
+    for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]:
         try:
             if os.getsid(pid) == session:
                 os.kill(pid, signal.SIGKILL)
