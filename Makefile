@@ -34,7 +34,7 @@ test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL
 	NO_SKIPS=1 $(BIN)/python -m pytest $(TWO) -m 'not alone and not long' --ignore=tests/deploy
 	NO_SKIPS=1 $(BIN)/python -m pytest -m 'alone and not long' --ignore=tests/deploy
 
-test-deploy: $(VENV)/.dev services ## the image, the deploy files and Prometheus; installs buildah and more
+test-deploy: $(VENV)/.dev services ## the image, the deploy files, Prometheus and Debezium; installs buildah and more
 	$(BIN)/python -m tests.deploy.install
 	NO_SKIPS=1 $(BIN)/python -m pytest tests/deploy
 

@@ -50,7 +50,7 @@ def crash_at(point: CrashPoint, *, kill: bool = False) -> Iterator[None]:
     _asked[point] = kill
     marking = Marker._mark
     if point == "after_ack":
-        Marker._mark = _die_instead  # type: ignore[method-assign]
+        Marker._mark = _die_instead  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

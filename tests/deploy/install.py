@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 
+from benchmarks.rivals.install import install_connect
 from tests.services.install import CannotInstallError, install_packages, missing_packages
 
 # Debian package -> a program that it brings.
@@ -23,6 +24,7 @@ def main() -> int:
     try:
         if names := missing_packages(PACKAGES):
             install_packages(names)
+        install_connect()
     except CannotInstallError as error:
         sys.stderr.write(f"{error}\n")
         return 1

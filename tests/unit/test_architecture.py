@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "": {*KERNEL, "outbox", "relay", "consumer"},
     "outbox": set(KERNEL),
     "consumer": set(KERNEL),
+    "django": {*KERNEL, "outbox"},
     "relay": set(KERNEL),
     "store": {*KERNEL, "relay"},
     "brokers": {*KERNEL, "relay"},
