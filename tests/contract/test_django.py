@@ -216,11 +216,11 @@ def test_many_events_in_one_call(project):
     """
     More than one statement takes, by its parameters and by its bytes; in their order.
     """
-    outbox = Outbox(max_statement_bytes=100_000)
+    outbox = Outbox(max_statement_bytes=1_000_000)
     with transaction.atomic(using=ALIAS):
-        DjangoOutbox(outbox).add(*(Placed(order_id=n) for n in range(2000)), using=ALIAS)
+        DjangoOutbox(outbox).add(*(Placed(order_id=n) for n in range(5000)), using=ALIAS)
 
-    assert [int(row["key"]) for row in project.rows()] == list(range(2000))
+    assert [int(row["key"]) for row in project.rows()] == list(range(5000))
 
 
 def test_a_hint_follows_the_commit(project, tmp_path):
