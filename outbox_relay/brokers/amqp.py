@@ -57,6 +57,8 @@ class _Line:
         self.channel = channel
         self.exchanges: dict[str, AbstractExchange] = {"": channel.default_exchange}
         self.under_way = 0
+        self.is_proven = False
+        """Whether a message was confirmed on it."""
 
     async def exchange(self, name: str) -> AbstractExchange:
         """Without asking the server."""
@@ -202,12 +204,13 @@ class AmqpBroker:
         line.under_way += 1
         try:
             exchange = await line.exchange(self._exchange(topic))
-            for run in runs(records):
+            for run in self._in_turn(line, records):
                 sent = [exchange.publish(*messages[id(r)], mandatory=True) for r in run]
                 answers = await asyncio.gather(*sent, return_exceptions=True)
                 outcomes = [self._outcome(topic, answer) for answer in answers]
                 stored.add(r for r, o in zip(run, outcomes, strict=True) if isinstance(o, Acked))
                 outcome = worst(outcomes)
+                line.is_proven |= isinstance(outcome, Acked)
                 if not isinstance(outcome, Acked):
                     if line.channel.is_closed:
                         self._give_up(topic, "ended")
@@ -220,6 +223,17 @@ class AmqpBroker:
         finally:
             line.under_way -= 1
         return Acked()
+
+    @staticmethod
+    def _in_turn(line: _Line, records: Sequence[Record]) -> list[list[Record]]:
+        """
+        What is sent together. On a new channel the first record goes alone: where the exchange is
+        missing the server closes the channel, and what aiormq had written to it besides would make
+        the server close the connection, with the batches of all other topics.
+        """
+        if line.is_proven or not records:
+            return runs(records)
+        return [[records[0]], *runs(records[1:])]
 
     def _outcome(self, topic: str, answer: object) -> Outcome:
         if not isinstance(answer, BaseException):

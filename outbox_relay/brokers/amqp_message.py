@@ -8,15 +8,21 @@ import aio_pika
 
 from outbox_relay.relay.ports import Record
 
+MOST_NAME_BYTES = 128
+"""Longest name of a header (AMQP 0-9-1, field table)."""
+
 
 def message_of(record: Record) -> aio_pika.Message:
     """
     *record* as a message: the headers as on Kafka, and what AMQP has a place of its own for.
 
     Without a value there is a header ``outbox-tombstone``, since a body cannot be absent; the key is
-    the header ``outbox-key``, bytes where it is not text.
+    the header ``outbox-key``, bytes where it is not text. Raises ValueError for what AMQP has no room for.
     """
     headers: dict[str, Any] = {name: value.decode() for name, value in record.headers}
+    if any(len(name.encode()) > MOST_NAME_BYTES for name in headers):
+        # The client would cut them off.
+        raise ValueError("a header's name is too long")
     if record.key is not None:
         headers["outbox-key"] = _text(record.key)
     if record.value is None:

@@ -192,6 +192,25 @@ async def redis_pubsub(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     await broker.close(timeout_seconds=2)
 
 
+async def freeze(service: Any) -> None:
+    """Return when every thread of the server has stopped: the signal alone takes a moment."""
+    service.freeze()
+    async with asyncio.timeout(10):
+        while not all(state == "T" for state in _states(service.pid)):
+            await asyncio.sleep(0.01)
+
+
+def _states(group: int) -> list[str]:
+    """Of each thread of a process group, as proc(5) has it; not of those that have ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/task/*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of_group, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(of_group) == group and state not in "ZX":
+                found.append(state)
+    return found
+
+
 def data(event: dict[str, Any]) -> bytes | None:
     """The payload of a CloudEvent."""
     if "data_base64" in event:

@@ -13,12 +13,12 @@ from outbox_relay import testing
 from outbox_relay.errors import BrokerUnavailable, TopicUnavailable
 from outbox_relay.relay.outcomes import Acked, Outcome, Rejected, RejectReason, Unknown
 from outbox_relay.relay.ports import Record
-from tests.contract.brokers import DEADLINE_SECONDS, SITES, Site
+from tests.contract.brokers import DEADLINE_SECONDS, SITES, Site, freeze
 
 WITH_TOPICS = ["memory", "kafka", "amqp"]
 SERVERS = ["amqp", "redis_streams", "redis_pubsub"]
-# One place inside the deadline of its own, and what a loaded machine adds.
 WITHIN_SECONDS = 20.0
+"""For what has a deadline of two: what a loaded machine adds."""
 
 
 @pytest.fixture(params=SITES)
@@ -156,7 +156,7 @@ async def until_acked(site: Site, batch: list[Record]) -> Outcome:
                     return outcome
 
 
-@pytest.mark.parametrize("site", [*SERVERS, "kafka"], indirect=True)
+@pytest.mark.parametrize("site", SERVERS, indirect=True)
 async def test_a_server_that_answers_nothing_is_unknown_in_time_and_recovers(site: Site) -> None:
     """
     I8. Frozen: neither the batch, nor the probe, nor a question hangs; thawed, all goes on, and what is
@@ -164,7 +164,7 @@ async def test_a_server_that_answers_nothing_is_unknown_in_time_and_recovers(sit
     """
     await site.broker.partitions(site.topic)
     assert await site.broker.publish(site.topic, 0, [record(b"before", seq=1)]) == Acked()
-    site.service.freeze()
+    await freeze(site.service)
     async with asyncio.timeout(WITHIN_SECONDS):
         outcome = await site.broker.publish(site.topic, 0, [record(b"during", seq=2)])
         answers = await site.broker.probe()
@@ -176,8 +176,6 @@ async def test_a_server_that_answers_nothing_is_unknown_in_time_and_recovers(sit
     await until_acked(site, [record(b"after", seq=3)])
     seen = [value for _, _, value in await site.consume(site.topic)]
     firsts = list(dict.fromkeys(seen))
-    if site.service.name == "redis" and firsts[0] != b"before":
-        pytest.fail(f"{seen}")
     assert firsts == [b"before", b"during", b"after"]
     assert len(seen) <= 4
 
