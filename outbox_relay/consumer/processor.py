@@ -126,7 +126,7 @@ class Processor:
         while not ending.is_set():
             if not self.source.can_dead_letter:
                 _say("record_held", delivery, error, reason=reason.value)
-                await self._hold(ending, failures + 5)
+                await self._hold(ending, failures)
             else:
                 try:
                     await self.source.dead_letter(delivery, dead.headers())
