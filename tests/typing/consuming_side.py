@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import assert_type
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
-from typing_extensions import assert_type
 
 from outbox_relay import ConsumedRecord, EventConsumer, Inbox, NotificationEvent
 from outbox_relay.consumer import AmqpSource, KafkaSource, Retries
