@@ -28,7 +28,10 @@ RELAY_HEADERS: Final = frozenset(
         "ce_time",
         "ce_type",
         "content-type",
+        "outbox-key",
         "outbox-seq",
+        "outbox-tombstone",
+        "outbox-value",
         "replay-of",
         "requeued-at",
     }
