@@ -11,7 +11,15 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox_relay.cqrs.container import Container, ScopedContainer
-from outbox_relay.cqrs.unit_of_work import Callback, UnitOfWork, UnitOfWorkFactory, enter, leave
+from outbox_relay.cqrs.unit_of_work import (
+    Callback,
+    UnitOfWork,
+    UnitOfWorkFactory,
+    current_unit_of_work,
+    enter,
+    leave,
+    part_of,
+)
 from outbox_relay.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -72,11 +80,17 @@ class Scopes:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Work]:
-        """Commits at the end of the block, if there is a unit of work; rolls back on an exception."""
+        """
+        Commits at the end of the block, if there is a unit of work; rolls back on an exception.
+
+        Without a factory of its own it is a part of the unit of work that the task is in, if any.
+        """
         async with AsyncExitStack() as stack:
-            unit = None
+            unit = current_unit_of_work()
             if self.units is not None:
                 unit = await stack.enter_async_context(self.units.begin())
+            elif unit is not None:
+                stack.enter_context(part_of(unit))
             work = Work(await stack.enter_async_context(self._scope(unit)), unit)
             yield work
         await work.call_later()

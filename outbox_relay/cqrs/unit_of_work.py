@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Final, TypeAlias
 
@@ -195,11 +195,8 @@ class UnitOfWorkFactory:
         """
         outer = current_unit_of_work()
         if outer is not None and outer.outbox is self.outbox:
-            try:
+            with part_of(outer):
                 yield outer
-            except BaseException as error:
-                outer.part_failed(error)
-                raise
             return
         async with self.open() as unit:
             before = enter(unit)
@@ -233,6 +230,16 @@ class UnitOfWorkFactory:
         """As `begin`, in the form of a FastAPI dependency."""
         async with self.begin() as unit:
             yield unit
+
+
+@contextmanager
+def part_of(unit: UnitOfWork) -> Iterator[None]:
+    """What is done in the block belongs to *unit*: its error dooms the whole, even if caught."""
+    try:
+        yield
+    except BaseException as error:
+        unit.part_failed(error)
+        raise
 
 
 def enter(unit: UnitOfWork | None) -> UnitOfWork | None:

@@ -15,6 +15,7 @@ from outbox_relay.cqrs import events, requests
 from outbox_relay.cqrs.adapters import kafka as kafka_adapter
 from outbox_relay.cqrs.compressors import zlib
 from outbox_relay.cqrs.message_brokers import kafka as kafka_broker
+from outbox_relay.cqrs.requests import bootstrap
 
 
 class Base(DeclarativeBase):
@@ -73,7 +74,7 @@ def make_sessions(url: str) -> async_sessionmaker[AsyncSession]:
 def make_mediator(repository: cqrs.SqlAlchemyOutboxedEventRepository) -> cqrs.RequestMediator:
     container = cqrs.PlainContainer()
     container.bind(cqrs.SqlAlchemyOutboxedEventRepository, repository)
-    return requests.bootstrap.bootstrap(
+    return bootstrap.bootstrap(
         di_container=container,
         commands_mapper=lambda mapper: mapper.bind(
             CloseMeetingRoomCommand, CloseMeetingRoomCommandHandler

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from outbox_relay.cqrs.container import Container, adapted
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 class EventEmitter:
     """
-    Domain events are handled by the handlers in *event_map*. Notification and ECST events are
-    written by the outbox of the unit of work, or handed to *message_broker*.
+    Events are handled by the handlers that *event_map* has for them. Notification and ECST events
+    are also written by the outbox of the unit of work, or handed to *message_broker*.
 
     A broker gets them when everything else is done: a crash before that loses them, and a
     DirectPublishWarning says so once.
@@ -52,10 +53,13 @@ class EventEmitter:
             )
         self.scopes = Scopes(self.scopes.container, units)
 
-    async def emit(self, event: Any) -> None:
-        """*event*, and what follows from it, in a unit of work of its own."""
+    async def emit(self, *events: Any) -> None:
+        """
+        *events* in their order, and what follows from them: in the unit of work that this task is
+        in, else in one of their own.
+        """
         async with self.scopes.open() as work:
-            await self.emit_all([event], work)
+            await self.emit_all(events, work)
 
     async def emit_all(self, events: Iterable[Any], work: Work) -> None:
         """*events* in their order, and what follows from them, as part of *work*."""
@@ -65,8 +69,7 @@ class EventEmitter:
             event = waiting.popleft()
             if leaves_the_process(event):
                 outgoing.append(event)
-            else:
-                waiting.extend(await self.handle(event, work))
+            waiting.extend(await self.handle(event, work))
         if outgoing:
             await self._let_out(outgoing, work)
 
@@ -86,21 +89,32 @@ class EventEmitter:
             await self.emit_all(await _call(work.container, handler, event), work)
 
     async def _let_out(self, events: Sequence[Any], work: Work) -> None:
-        if work.unit is not None:
+        if self._broker is not None:
+            await self._send(events, work)
+        elif work.unit is not None:
             await work.unit.add(*events)
-            return
-        if self._broker is None:
+        else:
             names = ", ".join(sorted({type(event).__name__ for event in events}))
             raise NoWayOut(
                 f"{names}: there is neither an outbox nor a broker to take it: pass "
                 "unit_of_work=..., or message_broker=... if events may be lost"
             )
+
+    async def _send(self, events: Sequence[Any], work: Work) -> None:
         messages = [message_of(event) for event in events]
         self._warn_once(messages[0])
         for message in messages:
             message.to_json()  # all or none: what cannot be encoded is refused before the first
         for message in messages:
-            await self._broker.send_message(message)
+            if work.unit is not None:
+                # Part of somebody's transaction: not before its commit.
+                work.unit.after_commit(partial(self._broker_send, message))
+            else:
+                await self._broker_send(message)
+
+    async def _broker_send(self, message: Message) -> None:
+        assert self._broker is not None
+        await self._broker.send_message(message)
 
     def _warn_once(self, message: Message) -> None:
         if self._has_warned:

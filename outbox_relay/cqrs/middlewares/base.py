@@ -30,6 +30,9 @@ class MiddlewareChain:
         """Let these, outermost first, be all."""
         self._chain = list(chain)
 
+    def __len__(self) -> int:
+        return len(self._chain)
+
     def wrap(self, handle: Handle) -> Handle:
         """*handle* with the middlewares around it."""
         for middleware in reversed(self._chain):
