@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         RequestMediator,
         StreamingRequestMediator,
     )
+    from outbox_relay.cqrs.mermaid import mermaid
     from outbox_relay.cqrs.message_brokers.protocol import Message, MessageBroker
     from outbox_relay.cqrs.middlewares import LoggingMiddleware, Middleware, MiddlewareChain
     from outbox_relay.cqrs.producer import EventProducer
@@ -98,6 +99,7 @@ __all__ = [
     "bootstrap",
     "bootstrap_streaming",
     "current_unit_of_work",
+    "mermaid",
 ]
 
 _HOMES = {
@@ -126,6 +128,7 @@ _HOMES = {
         "RequestMediator",
         "StreamingRequestMediator",
     ),
+    "outbox_relay.cqrs.mermaid": ("mermaid",),
     "outbox_relay.cqrs.message_brokers.protocol": ("Message", "MessageBroker"),
     "outbox_relay.cqrs.middlewares": ("LoggingMiddleware", "Middleware", "MiddlewareChain"),
     "outbox_relay.cqrs.producer": ("EventProducer",),

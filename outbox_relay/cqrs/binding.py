@@ -32,12 +32,22 @@ def checked_handler(handled: Any, handler: Any) -> type:
             f"{', '.join(sorted(missing))}"
         )
     declared = declared_for(handler)
-    if isinstance(declared, type) and not issubclass(handled, declared):
+    if isinstance(declared, type) and not _derives(handled, declared):
         raise InvalidHandler(
             f"{handler.__name__} handles {declared.__name__} by its own words, but is bound to "
             f"{handled.__name__}"
         )
     return handler
+
+
+def _derives(kind: type, declared: Any) -> bool:
+    # Any is a class, by accident, and a protocol may refuse the question.
+    return declared is Any or is_protocol(declared) or issubclass(kind, declared)
+
+
+def is_protocol(kind: Any) -> bool:
+    """Whether *kind* is a Protocol itself, of which no object can be made."""
+    return bool(getattr(kind, "_is_protocol", False))
 
 
 def declared_for(handler: type) -> Any:

@@ -183,6 +183,8 @@ def _begun(handle: Any) -> Handle:
     async def begin(request: Any) -> Any:
         responses = handle(request)
         if not hasattr(responses, "__anext__"):
+            if inspect.iscoroutine(responses):
+                responses.close()
             raise InvalidHandler(
                 f"{type(request).__name__}: `handle` of its handler is no async generator; "
                 "what answers once is for `send`"

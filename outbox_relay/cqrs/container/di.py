@@ -13,6 +13,7 @@ from di.dependent import Dependent
 from di.exceptions import DependencyInjectionException
 from di.executors import AsyncExecutor
 
+from outbox_relay.cqrs.binding import is_protocol
 from outbox_relay.cqrs.errors import CqrsError, HandlerNotResolved
 
 T = TypeVar("T")
@@ -121,7 +122,7 @@ def _refuse_unbound(type_: type, solved: di.SolvedDependent[Any]) -> None:
     # di would call them, and the error would not say who asked for them.
     for dependent in solved.dag:
         call = dependent.call
-        if inspect.isabstract(call) or getattr(call, "_is_protocol", False):
+        if inspect.isabstract(call) or is_protocol(call):
             name = getattr(call, "__name__", repr(call))
             raise HandlerNotResolved(
                 f"the container of di cannot make {type_.__name__}: nothing is bound to {name}: "

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
+from outbox_relay.cqrs.binding import is_protocol
 from outbox_relay.cqrs.errors import HandlerNotResolved
 
 T = TypeVar("T")
@@ -66,7 +67,8 @@ class PlainContainer:
 @lru_cache(maxsize=1024)
 def _parameters(type_: Any) -> dict[str, Any]:
     """What ``__init__`` must be given, by name. Raises HandlerNotResolved if that cannot be told."""
-    if not isinstance(type_, type) or inspect.isabstract(type_) or _is_protocol(type_):
+    no_class = not isinstance(type_, type) or type_.__module__ == "builtins"
+    if no_class or inspect.isabstract(type_) or is_protocol(type_):
         name = getattr(type_, "__name__", repr(type_))
         raise HandlerNotResolved(
             f"nothing is bound to {name}, and no object can be made of it: "
@@ -84,13 +86,7 @@ def _parameters(type_: Any) -> dict[str, Any]:
                 f"{type_.__name__}.__init__ does not say what {parameter.name!r} is: annotate it"
             )
         wanted[parameter.name] = hints[parameter.name]
-    if type_.__module__ == "builtins":
-        raise HandlerNotResolved(f"nothing is bound to {type_.__name__}: container.bind(...)")
     return wanted
-
-
-def _is_protocol(type_: type) -> bool:
-    return bool(getattr(type_, "_is_protocol", False))
 
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

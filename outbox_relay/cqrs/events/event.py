@@ -94,7 +94,15 @@ AnyEvent: TypeAlias = Event | SelfDescribing
 
 def leaves_the_process(event: object) -> bool:
     """Whether *event* is for others: a notification or ECST event, of whichever form."""
-    return isinstance(event, OutgoingEvent | SelfDescribing)
+    return leaves_the_process_class(type(event))
+
+
+def leaves_the_process_class(kind: type) -> bool:
+    """Whether events of this class are for others."""
+    return issubclass(kind, _OUTGOING)
+
+
+_OUTGOING = (OutgoingEvent, SelfDescribing)
 
 
 __all__ = [
@@ -104,4 +112,5 @@ __all__ = [
     "Event",
     "NotificationEvent",
     "leaves_the_process",
+    "leaves_the_process_class",
 ]
