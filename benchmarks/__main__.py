@@ -14,6 +14,7 @@ from benchmarks import flatness as flat
 from benchmarks import idle as idling
 from benchmarks import insert as inserting
 from benchmarks import latency as latencies
+from benchmarks import mediator as mediators
 from benchmarks import poison as poisons
 from benchmarks import report
 from benchmarks import roundtrip as roundtrips
@@ -117,6 +118,26 @@ def insert(
     record(
         "insert",
         lambda running: inserting.measure(running.database, rows=rows, runs=runs, beside=beside),
+        database=database,
+        results=results,
+        options=f" --rows {rows} --runs {runs}",
+        start=servers,
+    )
+
+
+@app.command()
+def mediator(
+    database: Database = Kind.MARIADB,
+    rows: Annotated[int, typer.Option(min=1, help="Commands with an event in each run.")] = 1000,
+    runs: Runs = 5,
+    results: Results = RESULTS,
+) -> None:
+    """What a command through a mediator costs, beside python-cqrs; on MariaDB alone."""
+    if database is not Kind.MARIADB:
+        raise typer.BadParameter("python-cqrs is measured on MariaDB alone")
+    record(
+        "mediator",
+        lambda running: mediators.measure(running.database, rows=rows, runs=runs),
         database=database,
         results=results,
         options=f" --rows {rows} --runs {runs}",
@@ -258,6 +279,7 @@ def everything(results: Results = RESULTS) -> None:
     latency(results=results)
     idle(results=results)
     insert(results=results)
+    mediator(results=results)
     flatness(results=results)
     several(results=results)
     takeover(results=results)

@@ -52,6 +52,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "client_cpu_us": Measure(title="client CPU, µs/event", form="{:,.0f}"),
     "client_us": Measure(title="time of the transaction, µs"),
     "over_bare_us": Measure(title="CPU over the bare INSERT, µs", form="{:+,.0f}"),
+    "cpu_to_theirs": Measure(title="CPU, × python-cqrs", form="{:,.2f}"),
     "over_first": Measure(title="cost, × the first", form="{:,.2f}"),
     "rate_to_first": Measure(title="rate, × the first", form="{:,.2f}"),
     "times_theirs": Measure(title="rate, × python-cqrs"),

@@ -5,7 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from types import TracebackType
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -77,23 +83,28 @@ class Scopes:
     def __init__(self, container: Container, units: UnitOfWorkFactory | None) -> None:
         self.container = container
         self.units = units
+        # Asked once: for a protocol isinstance takes as long as all the rest.
+        self.scoped = container if isinstance(container, ScopedContainer) else None
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Work]:
+    def open(self) -> AbstractAsyncContextManager[Work]:
         """
         Commits at the end of the block, if there is a unit of work; rolls back on an exception.
 
         Without a factory of its own it is a part of the unit of work that the task is in, if any.
         """
+        if self.units is None and current_unit_of_work() is None:
+            return _WithoutUnit(self)
+        return self._open_in_unit()
+
+    @asynccontextmanager
+    async def _open_in_unit(self) -> AsyncIterator[Work]:
         async with AsyncExitStack() as stack:
             unit = current_unit_of_work()
             if self.units is not None:
                 unit = await stack.enter_async_context(self.units.begin())
             elif unit is not None:
                 stack.enter_context(part_of(unit))
-            work = Work(await stack.enter_async_context(self._scope(unit)), unit)
-            yield work
-        await work.call_later()
+            yield Work(await self._enter_scope(stack, unit), unit)
 
     @asynccontextmanager
     async def open_steps(self) -> AsyncIterator[Work]:
@@ -102,15 +113,41 @@ class Scopes:
             unit = None
             if self.units is not None:
                 unit = await stack.enter_async_context(self.units.open())
-            yield Work(await stack.enter_async_context(self._scope(unit)), unit)
+            yield Work(await self._enter_scope(stack, unit), unit)
 
-    @asynccontextmanager
-    async def _scope(self, unit: UnitOfWork | None) -> AsyncIterator[Container]:
-        if not isinstance(self.container, ScopedContainer):
-            yield self.container
-            return
-        async with self.container.open_scope(_lent(unit)) as container:
-            yield container
+    async def _enter_scope(self, stack: AsyncExitStack, unit: UnitOfWork | None) -> Container:
+        if self.scoped is None:
+            return self.container
+        return await stack.enter_async_context(self.scoped.open_scope(_lent(unit)))
+
+
+class _WithoutUnit(AbstractAsyncContextManager[Work]):
+    """The surroundings of a request without a transaction: the way of all that touch no database."""
+
+    __slots__ = ("_scope", "_scopes", "_work")
+
+    def __init__(self, scopes: Scopes) -> None:
+        self._scopes = scopes
+        self._scope: AbstractAsyncContextManager[Container] | None = None
+
+    async def __aenter__(self) -> Work:
+        container = self._scopes.container
+        if self._scopes.scoped is not None:
+            self._scope = self._scopes.scoped.open_scope(_NOTHING)
+            container = await self._scope.__aenter__()
+        self._work = Work(container, None)
+        return self._work
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._scope is not None:
+            await self._scope.__aexit__(kind, error, traceback)
+        if error is None:
+            await self._work.call_later()
 
 
 def _lent(unit: UnitOfWork | None) -> Mapping[Any, Any]:

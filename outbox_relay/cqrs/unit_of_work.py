@@ -81,7 +81,9 @@ class UnitOfWork:
         Raises a WriteError that names the event if it is refused.
         """
         # State first: the locks of its rows are what keeps two transactions on one key in order.
-        await self.session.flush()
+        state = self.session.sync_session
+        if state.new or state.dirty or state.deleted:
+            await self.session.flush()
         await self.outbox.add(
             self.session,
             *events,

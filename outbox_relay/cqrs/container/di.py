@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import di
@@ -54,16 +55,16 @@ class DIContainer:
         async with self.open_scope({}) as scope:
             return await scope.resolve(type_)
 
-    @asynccontextmanager
-    async def open_scope(self, values: Mapping[Any, Any]) -> AsyncIterator[_Request]:
+    def open_scope(self, values: Mapping[Any, Any]) -> _Request:
         """di's scope "request"."""
+        return _Request(self, values)
+
+    async def singletons(self) -> di.ScopeState:
+        """The state of di's scope "singleton", which `close` ends."""
         if self._singletons is None:
-            container = self.external_container
-            self._singletons = await self._stack.enter_async_context(
-                container.enter_scope("singleton")
-            )
-        async with self._singletons.enter_scope("request") as state:
-            yield _Request(self, state, values)
+            scope = self.external_container.enter_scope("singleton")
+            self._singletons = await self._stack.enter_async_context(scope)
+        return self._singletons
 
     async def close(self) -> None:
         """Let go of the singletons."""
@@ -92,14 +93,28 @@ class DIContainer:
         return {self._lent[kind].call: value for kind, value in values.items()}
 
 
-class _Request:
+class _Request(AbstractAsyncContextManager["_Request"]):
     """One request's view of the container."""
 
-    def __init__(self, over: DIContainer, state: di.ScopeState, values: Mapping[Any, Any]) -> None:
+    __slots__ = ("_context", "_kinds", "_over", "_state", "_values")
+
+    def __init__(self, over: DIContainer, values: Mapping[Any, Any]) -> None:
         self._over = over
-        self._state = state
         self._values = values
         self._kinds = frozenset(values)
+
+    async def __aenter__(self) -> _Request:
+        self._context = (await self._over.singletons()).enter_scope("request")
+        self._state = await self._context.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._context.__aexit__(kind, error, traceback)
 
     async def resolve(self, type_: type[T]) -> T:
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
 
@@ -42,13 +42,12 @@ class PlainContainer:
         made: T = self._get(type_, ())
         return made
 
-    @asynccontextmanager
-    async def open_scope(self, values: Mapping[Any, Any]) -> AsyncIterator[PlainContainer]:
+    def open_scope(self, values: Mapping[Any, Any]) -> AbstractAsyncContextManager[PlainContainer]:
         """The same container, in which *values* come first."""
         scope = PlainContainer()
         scope._providers = self._providers
         scope._values = values
-        yield scope
+        return nullcontext(scope)
 
     def _get(self, type_: Any, path: tuple[type, ...]) -> Any:
         if type_ in self._values:
@@ -74,9 +73,9 @@ def _parameters(type_: Any) -> dict[str, Any]:
             f"nothing is bound to {name}, and no object can be made of it: "
             f"container.bind({name}, ...)"
         )
-    if type_.__init__ is object.__init__:  # type: ignore[misc]
+    if type_.__init__ is object.__init__:
         return {}
-    hints = get_type_hints(type_.__init__)  # type: ignore[misc]
+    hints = get_type_hints(type_.__init__)
     wanted = {}
     for parameter in list(inspect.signature(type_).parameters.values()):
         if parameter.default is not parameter.empty or parameter.kind in _VARIABLE:
