@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiormq.exceptions import ChannelPreconditionFailed, PublishError
+from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
 
 from outbox_relay.brokers.amqp_codes import CLASSES
 from outbox_relay.relay.known import Known, Meaning, by_code, label_of, of_the_system
@@ -30,7 +30,7 @@ def detail_of(error: BaseException) -> str:
     if isinstance(error, PublishError):
         return "NO_ROUTE (312): no queue is bound to the exchange for this routing key"
     name = row.name if row is not None else type(error).__name__
-    text = str(error)
+    text = "" if isinstance(error, DeliveryError) else str(error)
     return f"{name}: {text}" if text and text != "None" else name
 
 

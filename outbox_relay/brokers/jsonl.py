@@ -154,21 +154,22 @@ class _Output:
             return
         # Another relay may write to the same file: nobody cuts off what another is writing.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            self._write_to_file(descriptor, lines)
-        finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        self._write_to_file(descriptor, lines)
+        # After a failure the descriptor is closed, and the lock gone with it.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _write_to_file(self, descriptor: int, lines: bytes) -> None:
-        start = _cut_torn_line(descriptor)
+        start = None
         try:
+            start = _cut_torn_line(descriptor)
             _write_all(descriptor, lines)
             if self._fsync:
                 os.fsync(descriptor)
         except OSError as error:
             self._needed_bytes = len(lines) if error.errno in (errno.ENOSPC, errno.EDQUOT) else 0
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, start)
+            if start is not None:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, start)
             # What the disk did with the pages that it could not write, only a new descriptor asks.
             self._let_go()
             raise

@@ -26,7 +26,7 @@ BROKERS = {"streams": RedisStreamsBroker, "pubsub": RedisPubSubBroker}
 @pytest.fixture
 def own() -> Iterator[Redis]:
     """A server of this test alone, whose settings it may spoil."""
-    with Redis(config={"requirepass": "right", "appendfsync": "everysec"}) as server:
+    with Redis(config={"requirepass": "right", "repl-diskless-sync-delay": "0"}) as server:
         yield server
 
 
