@@ -15,6 +15,7 @@ from benchmarks import idle as idling
 from benchmarks import inbox as inboxes
 from benchmarks import insert as inserting
 from benchmarks import latency as latencies
+from benchmarks import mediator as mediators
 from benchmarks import poison as poisons
 from benchmarks import report
 from benchmarks import roundtrip as roundtrips
@@ -136,6 +137,26 @@ def inbox(
     record(
         "inbox",
         lambda running: inboxes.measure(running.database, rows=rows, runs=runs),
+        database=database,
+        results=results,
+        options=f" --rows {rows} --runs {runs}",
+        start=servers,
+    )
+
+
+@app.command()
+def mediator(
+    database: Database = Kind.MARIADB,
+    rows: Annotated[int, typer.Option(min=1, help="Commands with an event in each run.")] = 1000,
+    runs: Runs = 5,
+    results: Results = RESULTS,
+) -> None:
+    """What a command through a mediator costs, beside python-cqrs; on MariaDB alone."""
+    if database is not Kind.MARIADB:
+        raise typer.BadParameter("python-cqrs is measured on MariaDB alone")
+    record(
+        "mediator",
+        lambda running: mediators.measure(running.database, rows=rows, runs=runs),
         database=database,
         results=results,
         options=f" --rows {rows} --runs {runs}",
@@ -278,6 +299,7 @@ def everything(results: Results = RESULTS) -> None:
     idle(results=results)
     insert(results=results)
     inbox(results=results)
+    mediator(results=results)
     flatness(results=results)
     several(results=results)
     takeover(results=results)

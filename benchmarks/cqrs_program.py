@@ -1,8 +1,8 @@
 """
 python-cqrs under measurement, in its own virtual environment, used as its documents say.
 
-Its argument names what to do: "fill" its table with orders, "drain" it to Kafka, or "insert" one event
-in each transaction. A drain leaves out the pause of 10 s between batches that its documents show, and
+Its argument names what to do: "fill" its table with orders, "drain" it to Kafka, "insert" one event
+in each transaction, or "mediate": send commands to handlers, with an event and without. A drain leaves out the pause of 10 s between batches that its documents show, and
 ends with the first empty batch.
 """
 
@@ -11,16 +11,22 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import cqrs
+import di
 from cqrs.adapters.kafka import kafka_producer_factory
+from cqrs.bootstrap.requests import bootstrap
 from cqrs.compressors.zlib import ZlibCompressor
 from cqrs.message_brokers.kafka import KafkaMessageBroker
 from cqrs.outbox.sqlalchemy import Base, SqlAlchemyOutboxedEventRepository
+from di.dependent import Dependent
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from benchmarks.child import Stopwatch, say, wait_for_word
+from benchmarks.mediating import EMPTY, EMPTY_TIMES, WITH_EVENT
 from benchmarks.orders import EVENT_NAME, order
 from benchmarks.transactions import measure_transactions
 
@@ -85,6 +91,63 @@ async def insert(sessions: Any, topic: str, count: int) -> None:
         say(**await measure_transactions(add, count))
 
 
+@dataclass
+class Command(cqrs.Request[None]):  # type: ignore[misc]
+    """Asks for an order, or for nothing."""
+
+    number: int
+
+
+class EmptyHandler(cqrs.RequestHandler[Command]):  # type: ignore[misc]
+    """Does nothing."""
+
+    async def handle(self, request: Command) -> None:
+        """See RequestHandler."""
+
+
+class OrderHandler(cqrs.RequestHandler[Command]):  # type: ignore[misc]
+    """Writes an event to the outbox and commits, as its documents do."""
+
+    topic = ""
+
+    def __init__(self, outbox: SqlAlchemyOutboxedEventRepository) -> None:
+        self._outbox = outbox
+
+    async def handle(self, request: Command) -> None:
+        """See RequestHandler."""
+        self._outbox.add(event(request.number, self.topic))
+        await self._outbox.commit()
+
+
+async def mediate(sessions: Any, topic: str, count: int) -> None:
+    """Commands to a handler of the kind that is named, again and again."""
+    OrderHandler.topic = topic
+    container = di.Container()
+
+    async def repositories() -> AsyncIterator[SqlAlchemyOutboxedEventRepository]:
+        async with sessions() as session:
+            yield repository(session)
+
+    provider = Dependent(repositories, scope="request")
+    container.bind(di.bind_by_type(provider, SqlAlchemyOutboxedEventRepository))
+    handlers = {EMPTY: EmptyHandler, WITH_EVENT: OrderHandler}
+    number = 0
+    while (word := wait_for_word()) in handlers:
+        handler = handlers[word]
+        mediator = bootstrap(
+            di_container=container,
+            commands_mapper=lambda mapper, handler=handler: mapper.bind(Command, handler),
+        )
+
+        async def send(mediator: Any = mediator) -> None:
+            nonlocal number
+            number += 1
+            await mediator.send(Command(number=number))
+
+        times = count * EMPTY_TIMES if word == EMPTY else count
+        say(**await measure_transactions(send, times))
+
+
 async def run(argument: dict[str, Any]) -> None:
     """What the argument says."""
     cqrs.OutboxedEventMap.register(EVENT_NAME, Event)
@@ -100,6 +163,9 @@ async def run(argument: dict[str, Any]) -> None:
         case "insert":
             say(ready=True)
             await insert(sessions, argument["topic"], argument["count"])
+        case "mediate":
+            say(ready=True)
+            await mediate(sessions, argument["topic"], argument["count"])
     await engine.dispose()
 
 

@@ -55,6 +55,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "statements": Measure(title="statements/event", form="{:,.1f}"),
     "cpu_over_alone": Measure(title="CPU, × the handler alone", form="{:,.2f}"),
     "time_over_alone": Measure(title="time, × the handler alone", form="{:,.2f}"),
+    "cpu_to_theirs": Measure(title="CPU, × python-cqrs", form="{:,.2f}"),
     "over_first": Measure(title="cost, × the first", form="{:,.2f}"),
     "rate_to_first": Measure(title="rate, × the first", form="{:,.2f}"),
     "times_theirs": Measure(title="rate, × python-cqrs"),

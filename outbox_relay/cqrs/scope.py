@@ -1,0 +1,164 @@
+"""The surroundings of one request: its unit of work, and the container that makes its handlers."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from outbox_relay.cqrs.container import Container, ScopedContainer
+from outbox_relay.cqrs.unit_of_work import (
+    Callback,
+    UnitOfWork,
+    UnitOfWorkFactory,
+    current_unit_of_work,
+    enter,
+    leave,
+    part_of,
+)
+from outbox_relay.outbox import Outbox
+
+logger = logging.getLogger(__name__)
+
+
+class Work:
+    """One request under way."""
+
+    __slots__ = ("_later", "container", "emitted", "unit")
+
+    def __init__(self, container: Container, unit: UnitOfWork | None) -> None:
+        self.container = container
+        self.unit = unit
+        self.emitted: list[Any] = []
+        """Of a stream: the events of its handler that have gone their way."""
+        self._later: list[Callback] = []
+
+    def after_commit(self, callback: Callback) -> None:
+        """Call *callback* after the commit; at the end of the request, if nothing is committed."""
+        if self.unit is not None:
+            self.unit.after_commit(callback)
+        else:
+            self._later.append(callback)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """A step of a stream: this task is in its unit of work. Between the steps it is not."""
+        before = enter(self.unit)
+        try:
+            yield
+        finally:
+            leave(before)
+
+    async def finish(self) -> None:
+        """Commit, and call what waited for it."""
+        if self.unit is not None:
+            await self.unit.commit()
+        await self.call_later()
+
+    async def call_later(self) -> None:
+        """Call what waits for the end of a request without a unit of work."""
+        later, self._later = self._later, []
+        for callback in later:
+            try:
+                result = callback()
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                logger.exception("after the request, %r failed", callback)
+
+
+class Scopes:
+    """Opens the surroundings of requests."""
+
+    def __init__(self, container: Container, units: UnitOfWorkFactory | None) -> None:
+        self.container = container
+        self.units = units
+        # Asked once: for a protocol isinstance takes as long as all the rest.
+        self.scoped = container if isinstance(container, ScopedContainer) else None
+
+    def open(self) -> AbstractAsyncContextManager[Work]:
+        """
+        Commits at the end of the block, if there is a unit of work; rolls back on an exception.
+
+        Without a factory of its own it is a part of the unit of work that the task is in, if any.
+        """
+        if self.units is None and current_unit_of_work() is None:
+            return _WithoutUnit(self)
+        return self._open_in_unit()
+
+    @asynccontextmanager
+    async def _open_in_unit(self) -> AsyncIterator[Work]:
+        async with AsyncExitStack() as stack:
+            unit = current_unit_of_work()
+            if self.units is not None:
+                unit = await stack.enter_async_context(self.units.begin())
+            elif unit is not None:
+                stack.enter_context(part_of(unit))
+            yield Work(await self._enter_scope(stack, unit), unit)
+
+    @asynccontextmanager
+    async def open_steps(self) -> AsyncIterator[Work]:
+        """As `open`, but whoever opens it commits."""
+        async with AsyncExitStack() as stack:
+            unit = None
+            if self.units is not None:
+                unit = await stack.enter_async_context(self.units.open())
+            yield Work(await self._enter_scope(stack, unit), unit)
+
+    async def _enter_scope(self, stack: AsyncExitStack, unit: UnitOfWork | None) -> Container:
+        if self.scoped is None:
+            return self.container
+        return await stack.enter_async_context(self.scoped.open_scope(_lent(unit)))
+
+
+class _WithoutUnit(AbstractAsyncContextManager[Work]):
+    """The surroundings of a request without a transaction: the way of all that touch no database."""
+
+    __slots__ = ("_scope", "_scopes", "_work")
+
+    def __init__(self, scopes: Scopes) -> None:
+        self._scopes = scopes
+        self._scope: AbstractAsyncContextManager[Container] | None = None
+
+    async def __aenter__(self) -> Work:
+        container = self._scopes.container
+        if self._scopes.scoped is not None:
+            self._scope = self._scopes.scoped.open_scope(_NOTHING)
+            container = await self._scope.__aenter__()
+        self._work = Work(container, None)
+        return self._work
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._scope is not None:
+            await self._scope.__aexit__(kind, error, traceback)
+        if error is None:
+            await self._work.call_later()
+
+
+def _lent(unit: UnitOfWork | None) -> Mapping[Any, Any]:
+    if unit is None:
+        return _NOTHING
+    return {
+        UnitOfWork: unit,
+        AsyncSession: unit.session,
+        type(unit.session): unit.session,
+        Outbox: unit.outbox,
+    }
+
+
+_NOTHING: Mapping[Any, Any] = {}

@@ -1,0 +1,216 @@
+"""
+Buses: where a message goes, and what `execute` does for callers that cannot await.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+import outbox_relay.cqrs as cqrs
+from outbox_relay.cqrs.aggregates import AggregateRoot
+from outbox_relay.cqrs.buses import (
+    BaseCommand,
+    CommandBus,
+    EventPublisher,
+    QueryBus,
+    Registry,
+    ValidationError,
+    command_handler,
+    current_session,
+)
+from tests.unit.cqrs.world import Account, AccountOpened, World
+
+
+@dataclass
+class Open(BaseCommand):
+    owner: str
+
+
+@dataclass(frozen=True)
+class Ask(BaseCommand):
+    number: int
+
+    def validate(self) -> None:
+        if self.number < 0:
+            raise ValidationError("number is negative")
+
+
+class Opens:
+    async def handle(self, command: Open) -> str:
+        session = current_session()
+        session.add(Account(owner=command.owner))
+        await session.flush()
+        return command.owner
+
+
+class Doubles:
+    def handle(self, query: Ask) -> int:
+        return 2 * query.number
+
+
+def test_a_message_has_one_handler() -> None:
+    """
+    Whether a decorator noted it or `register_handler` did.
+    """
+    registry = Registry()
+    registry.command_handler(Open)(Opens)
+    bus = CommandBus(registry=registry)
+
+    with pytest.raises(cqrs.HandlerAlreadyBound, match="handled by Opens already"):
+        bus.register_handler(Open, Opens())
+    with pytest.raises(cqrs.HandlerAlreadyBound, match="Doubles cannot handle it too"):
+        registry.command_handler(Open)(Doubles)
+    registry.command_handler(Open)(Opens)  # the module was loaded again
+    bus.register_handler(Ask, Doubles())
+    with pytest.raises(cqrs.HandlerAlreadyBound):
+        bus.register_handler(Ask, Doubles)
+    with pytest.raises(cqrs.InvalidHandler, match="no method `handle`"):
+        QueryBus(registry=registry).register_handler(Ask, object())
+
+
+def test_the_decorators_note_for_every_bus() -> None:
+    """
+    Commands for command buses, and not for query buses.
+    """
+
+    @command_handler(Ask)
+    class Noted(Doubles):
+        pass
+
+    assert Noted is not None
+    assert CommandBus().execute(Ask(2)) == 4
+    with pytest.raises(cqrs.HandlerNotFoundError):
+        QueryBus().execute(Ask(2))
+
+
+async def test_a_message_says_itself_that_it_is_wrong() -> None:
+    """
+    Before its handler is made. pydantic's own `validate` is another thing.
+    """
+
+    class Model(BaseModel):
+        number: int
+
+    made = []
+
+    class Counts(Doubles):
+        def __init__(self) -> None:
+            made.append(1)
+
+    bus = QueryBus(registry=Registry())
+    bus.register_handler(Ask, Counts)
+    bus.register_handler(Model, Doubles)
+    with pytest.raises(ValidationError, match="negative"):
+        await bus.dispatch(Ask(-1))
+    assert made == []
+
+    assert await bus.dispatch(Ask(1)) == 2
+    assert await bus.dispatch(Model(number=3)) == 6
+
+
+async def test_a_dispatch_is_one_transaction(shop: World) -> None:
+    """
+    What repositories save and what an EventPublisher publishes; it takes part by itself.
+    """
+    publisher = EventPublisher()
+
+    class Publishes(Opens):
+        async def handle(self, command: Open) -> str:
+            answer = await super().handle(command)
+            aggregate = AggregateRoot()
+            aggregate.record(AccountOpened(owner=command.owner))
+            await publisher.publish_events(aggregate.get_domain_events())
+            aggregate.clear_domain_events()
+            assert aggregate.get_domain_events() == []
+            if command.owner == "broken":
+                raise ZeroDivisionError
+            return answer
+
+    bus = CommandBus(unit_of_work=shop.units, registry=Registry())
+    bus.register_handler(Open, Publishes())
+    with pytest.raises(ZeroDivisionError):
+        await bus.dispatch(Open("broken"))
+    assert await bus.dispatch(Open("ann")) == "ann"
+
+    assert await shop.state() == (["ann"], ["account.opened"])
+
+
+async def test_published_by_itself_it_is_a_transaction_of_its_own(shop: World) -> None:
+    """
+    Where no dispatch is under way; without an outbox there is no way out.
+    """
+    await EventPublisher(unit_of_work=shop.units).publish_events([AccountOpened(owner="ann")])
+    with pytest.raises(cqrs.NoWayOut):
+        await EventPublisher().publish_events([AccountOpened(owner="ann")])
+
+    assert await shop.events() == [("account.opened", b"ann")]
+
+
+async def test_a_session_is_there_in_a_unit_of_work_only() -> None:
+    """
+    The error says how to have one.
+    """
+    with pytest.raises(LookupError, match="unit_of_work="):
+        current_session()
+
+
+async def test_execute_refuses_to_block_a_loop(shop: World) -> None:
+    """
+    With something to await it would stand still.
+    """
+    bus = CommandBus(unit_of_work=shop.units, registry=Registry())
+    bus.register_handler(Open, Opens())
+    with pytest.raises(cqrs.CqrsError, match="await `dispatch`"):
+        bus.execute(Open("ann"))
+
+
+def test_execute_serves_threads_with_one_loop() -> None:
+    """
+    Async handlers of all buses run in the same loop: connections of a pool belong to one.
+    """
+    import asyncio
+
+    loops = set()
+
+    class Notes:
+        async def handle(self, command: Open) -> str:
+            await asyncio.sleep(0)
+            loops.add(asyncio.get_running_loop())
+            return command.owner
+
+    buses: list[Any] = [CommandBus(registry=Registry()), QueryBus(registry=Registry())]
+    for bus in buses:
+        bus.register_handler(Open, Notes())
+    answers: list[str] = []
+
+    def work(bus: Any) -> None:
+        answers.append(bus.execute(Open("ann")))
+
+    threads = [threading.Thread(target=work, args=(bus,)) for bus in buses]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert answers == ["ann", "ann"]
+    assert len(loops) == 1
+
+
+def test_execute_passes_errors_on() -> None:
+    """
+    As `dispatch` does.
+    """
+
+    class Fails:
+        async def handle(self, command: Open) -> None:
+            raise ZeroDivisionError
+
+    bus = CommandBus(registry=Registry())
+    bus.register_handler(Open, Fails)
+    with pytest.raises(ZeroDivisionError):
+        bus.execute(Open("ann"))

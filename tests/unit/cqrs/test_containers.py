@@ -1,0 +1,251 @@
+"""
+Containers: ours, and those of di and dishka as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import di
+import dishka
+import pytest
+from di.dependent import Dependent
+from sqlalchemy.ext.asyncio import AsyncSession
+
+import outbox_relay.cqrs as cqrs
+from outbox_relay.cqrs.container import adapted
+from outbox_relay.cqrs.container.di import DIContainer
+from outbox_relay.cqrs.container.dishka import DishkaContainer
+from tests.unit.cqrs.world import Account, OpenAccount, OwnerSeen, World
+
+
+class Clock(Protocol):
+    def now(self) -> int: ...
+
+
+class Stopped:
+    def now(self) -> int:
+        return 42
+
+
+class Accounts:
+    def __init__(self, session: AsyncSession, clock: Clock) -> None:
+        self.session = session
+        self.clock = clock
+
+
+class Opens(cqrs.RequestHandler[OpenAccount, int]):
+    def __init__(self, accounts: Accounts, unit: cqrs.UnitOfWork) -> None:
+        self._accounts = accounts
+        self._unit = unit
+        self._events: list[Any] = []
+
+    @property
+    def events(self) -> list[Any]:
+        return self._events
+
+    async def handle(self, request: OpenAccount) -> int:
+        assert self._unit.session is self._accounts.session
+        self._accounts.session.add(Account(owner=request.owner))
+        self._events += [OwnerSeen(owner=request.owner)] * 2
+        return self._accounts.clock.now()
+
+
+class Notes(cqrs.EventHandler[OwnerSeen]):
+    """Remembers its events, so that a handler given twice would let them out twice."""
+
+    made: int = 0
+
+    def __init__(self, accounts: Accounts) -> None:
+        Notes.made += 1
+        self.events: list[Any] = []  # type: ignore[misc]
+        self._accounts = accounts
+
+    async def handle(self, event: OwnerSeen) -> None:
+        self._accounts.session.add(Account(owner=f"seen {event.owner}"))
+
+
+CLOSED: list[str] = []
+
+
+def plain() -> Any:
+    container = cqrs.PlainContainer()
+    container.bind(Clock, Stopped())
+    return container
+
+
+def of_di() -> Any:
+    container = di.Container()
+    stopped = Stopped()
+    container.bind(di.bind_by_type(Dependent(lambda: stopped, scope="singleton"), Clock))
+    return container
+
+
+def of_dishka() -> Any:
+    provider = dishka.Provider(scope=dishka.Scope.REQUEST)
+    provider.provide(lambda: Stopped(), provides=Clock)  # noqa: PLW0108 - dishka wants a callable
+    provider.provide_all(Accounts, Opens, Notes)
+    provider.from_context(AsyncSession)
+    provider.from_context(cqrs.UnitOfWork)
+    return dishka.make_async_container(provider)
+
+
+CONTAINERS: dict[str, Callable[[], Any]] = {"plain": plain, "di": of_di, "dishka": of_dishka}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+async def test_handlers_are_made_with_the_session_of_their_request(shop: World, kind: str) -> None:
+    """
+    Also deep below: what a handler asks for asks for the session in turn.
+    """
+    mediator = cqrs.bootstrap(
+        CONTAINERS[kind](),
+        commands_mapper=lambda mapper: mapper.bind(OpenAccount, Opens),
+        domain_events_mapper=lambda mapper: mapper.bind(OwnerSeen, Notes),
+        unit_of_work=shop.units,
+    )
+
+    assert [await mediator.send(OpenAccount(owner=owner)) for owner in ("ann", "bob")] == [42, 42]
+    assert await shop.owners() == ["ann", "seen ann", "seen ann", "bob", "seen bob", "seen bob"]
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+async def test_what_cannot_be_made_is_named(kind: str) -> None:
+    """
+    Without a unit of work nobody lends a session.
+    """
+
+    with pytest.raises(cqrs.HandlerNotResolved, match=r"NoClock|Asks"):
+        await adapted(CONTAINERS[kind]()).resolve(Asks)
+
+
+class NoClock(Protocol):
+    def now(self) -> int: ...
+
+
+class Asks:
+    def __init__(self, clock: NoClock) -> None:
+        pass
+
+
+async def test_any_object_that_resolves_is_a_container() -> None:
+    """
+    And what does not is refused, with what would do.
+    """
+
+    class Mine:
+        async def resolve(self, type_: Any) -> Any:
+            return type_()
+
+    mine = Mine()
+    assert adapted(mine) is mine
+    with pytest.raises(TypeError, match="PlainContainer"):
+        adapted(object())
+
+
+class Connection:
+    pass
+
+
+class Pool:
+    pass
+
+
+class Handler:
+    def __init__(self, connection: Connection, pool: Pool) -> None:
+        self.connection, self.pool = connection, pool
+
+
+async def test_di_keeps_singletons_and_closes_requests() -> None:
+    """
+    A singleton is made once; a generator of a request is closed at its end.
+    """
+    closed = []
+
+    async def connect() -> AsyncIterator[Connection]:
+        yield Connection()
+        closed.append("connection")
+
+    async def pool() -> AsyncIterator[Pool]:
+        yield Pool()
+        closed.append("pool")
+
+    container = di.Container()
+    container.bind(di.bind_by_type(Dependent(connect, scope="request"), Connection))
+    container.bind(di.bind_by_type(Dependent(pool, scope="singleton"), Pool))
+    ours = DIContainer()
+    with pytest.raises(cqrs.CqrsError, match="attach_external_container"):
+        await ours.resolve(Handler)
+    ours.attach_external_container(container)
+
+    one, other = await ours.resolve(Handler), await ours.resolve(Handler)
+    assert one.pool is other.pool
+    assert one.connection is not other.connection
+    assert closed == ["connection", "connection"]
+    await ours.close()
+    assert closed[2:] == ["pool"]
+
+
+async def test_dishka_closes_its_request_scope(shop: World) -> None:
+    """
+    Before the commit: what it closes may still write.
+    """
+    closed: list[list[str]] = []
+
+    async def accounts(session: AsyncSession, clock: Clock) -> AsyncIterator[Accounts]:
+        yield Accounts(session, clock)
+        closed.append(await shop.owners())
+
+    provider = dishka.Provider(scope=dishka.Scope.REQUEST)
+    provider.provide(lambda: Stopped(), provides=Clock)  # noqa: PLW0108
+    provider.provide(accounts)
+    provider.provide(Opens)
+    provider.from_context(AsyncSession)
+    provider.from_context(cqrs.UnitOfWork)
+    mediator = cqrs.bootstrap(
+        DishkaContainer(dishka.make_async_container(provider)),
+        commands_mapper=lambda mapper: mapper.bind(OpenAccount, Opens),
+        unit_of_work=shop.units,
+    )
+    await mediator.send(OpenAccount(owner="ann"))
+
+    assert closed == [[]]
+    assert await shop.owners() == ["ann"]
+
+
+async def test_ours_says_what_is_missing() -> None:
+    """
+    An annotation, a bind, or an end of a circle.
+    """
+    container = cqrs.PlainContainer()
+
+    class Silent:
+        def __init__(self, what) -> None:
+            pass
+
+    class Text:
+        def __init__(self, name: str, size: int = 3) -> None:
+            self.name = name
+
+    with pytest.raises(cqrs.HandlerNotResolved, match=r"what 'what' is: annotate"):
+        await container.resolve(Silent)
+    with pytest.raises(cqrs.HandlerNotResolved, match="nothing is bound to str"):
+        await container.resolve(Text)
+    with pytest.raises(cqrs.HandlerNotResolved, match="First -> Second -> First"):
+        await container.resolve(First)
+    container.bind(str, lambda: "ann")
+    assert (await container.resolve(Text)).name == "ann"
+    container.bind(Clock, Stopped)
+    one, other = [await container.resolve(Clock) for _ in range(2)]
+    assert one is not other
+
+
+class First:
+    def __init__(self, second: Second) -> None:
+        pass
+
+
+class Second:
+    def __init__(self, first: First) -> None:
+        pass
