@@ -9,6 +9,7 @@ import uuid
 
 import jwt
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from examples.bookstore.auth import AUDIENCE, issue
 from tests.bookstore.site import ALL_ROLES, SECRET, Site, make_book
@@ -45,38 +46,44 @@ async def test_each_command_writes_its_event_with_its_state(each_site: Site) -> 
     ]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status", "msg"),
-    [
-        ("post", "/authors", {"name": "Octavia Butler"}, 409, "there is one with this name"),
-        ("post", "/books", {"title": "Dawn", "author_id": 99}, 409, "a row that does not exist"),
-        ("post", "/books", {"author_id": 1}, 422, "title: Field required"),
-        ("post", "/books", {"title": " ", "author_id": 1}, 422, "title: String should have"),
-        ("post", "/books", {"title": "D", "author_id": 1, "titel": 1}, 422, "titel: Extra inputs"),
-        ("post", "/books", {"title": "D", "author_id": 1, "isbn": "1"}, 422, "isbn: String should"),
-        ("post", "/books", {"title": "D", "author_id": 2**31}, 422, "author_id: Input should be"),
-        ("patch", "/books/1", {}, 422, "nothing to change"),
-        ("patch", "/books/1", {"title": None}, 422, "title may be left out, but not be null"),
-        ("patch", "/books/1", {"title": "D", "version": 7}, 409, "its version is 1, not 7"),
-        ("patch", "/books/99", {"title": "D"}, 404, "book 99 not found"),
-        ("delete", "/books/99", None, 404, "book 99 not found"),
-        ("put", "/sales/no-uuid", {"book_id": 1}, 422, "path.sale_id: Input should be a valid UUID"),
-        ("put", f"/sales/{uuid.UUID(int=1)}", {"book_id": 1, "copies": 11}, 409, "10 copies left"),
-        ("put", f"/sales/{uuid.UUID(int=1)}", {"book_id": 1, "copies": 0}, 422, "copies: Input"),
-    ],
-)
-async def test_what_is_refused_leaves_nothing(
-    site: Site, method: str, path: str, body: dict[str, object] | None, status: int, msg: str
-) -> None:
+REFUSED = [
+    ("post", "/authors", {"name": "Octavia Butler"}, 409, "there is one with this name"),
+    ("post", "/books", {"title": "Dawn", "author_id": 99}, 409, "a row that does not exist"),
+    ("post", "/books", {"author_id": 1}, 422, "title: Field required"),
+    ("post", "/books", {"title": " ", "author_id": 1}, 422, "title: String should have"),
+    ("post", "/books", {"title": "D", "author_id": 1, "titel": 1}, 422, "titel: Extra inputs"),
+    ("post", "/books", {"title": "D", "author_id": 1, "isbn": "1"}, 422, "isbn: String should"),
+    ("post", "/books", {"title": "D", "author_id": 2**31}, 422, "author_id: Input should be"),
+    ("patch", "/books/1", {}, 422, "nothing to change"),
+    ("patch", "/books/1", {"title": None}, 422, "title may be left out, but not be null"),
+    ("patch", "/books/1", {"title": "D", "version": 7}, 409, "its version is 1, not 7"),
+    ("patch", "/books/99", {"title": "D"}, 404, "book 99 not found"),
+    ("delete", "/books/99", None, 404, "book 99 not found"),
+    ("put", "/sales/no-uuid", {"book_id": 1}, 422, "path.sale_id: Input should be a valid UUID"),
+    ("put", f"/sales/{uuid.UUID(int=1)}", {"book_id": 1, "copies": 11}, 409, "10 copies left"),
+    ("put", f"/sales/{uuid.UUID(int=1)}", {"book_id": 1, "copies": 0}, 422, "copies: Input"),
+    ("get", "/books?page=0", None, 422, "page: Input"),
+    ("get", "/books?per_page=0", None, 422, "per_page: Input"),
+    ("get", "/books?per_page=101", None, 422, "per_page: Input"),
+    ("get", "/books?page=x", None, 422, "page: Input"),
+    ("get", "/books?author_id=0", None, 422, "author_id: Input"),
+]
+
+
+async def test_what_is_refused_leaves_nothing(site: Site) -> None:
     """
     The answer says why; no state has changed and no event is written.
     """
     await make_book(site)
     before = await _everything(site)
+    wrong = []
     async with site.http() as client:
-        answer = await client.request(method.upper(), path, json=body)
+        for method, path, body, status, msg in REFUSED:
+            answer = await client.request(method.upper(), path, json=body)
+            if answer.status_code != status or msg not in answer.json()["msg"]:
+                wrong.append((method, path, body, answer.status_code, answer.text))
 
-    assert (answer.status_code, msg in answer.json()["msg"]) == (status, True), answer.text
+    assert wrong == []
     assert await _everything(site) == before
 
 
@@ -157,18 +164,6 @@ async def test_pages_come_with_their_place_among_all(site: Site) -> None:
     assert (beyond["data"], beyond["meta"]["total"]) == ([], 5)
 
 
-@pytest.mark.parametrize("query", ["page=0", "per_page=0", "per_page=101", "page=x", "author_id=0"])
-async def test_pages_that_cannot_be_are_refused(site: Site, query: str) -> None:
-    """
-    Nobody can ask for a million rows.
-    """
-    async with site.http() as client:
-        answer = await client.get(f"/books?{query}")
-
-    assert answer.status_code == 422
-    assert query.partition("=")[0] in answer.json()["msg"]
-
-
 async def test_filters_hold_together(each_site: Site) -> None:
     """
     A part of the title, in either case; what is special in SQL means itself.
@@ -237,21 +232,21 @@ def _tokens() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("kind", _tokens())
-async def test_a_token_that_is_not_one_of_ours_opens_nothing(site: Site, kind: str) -> None:
+async def test_a_token_that_is_not_one_of_ours_opens_nothing(site: Site) -> None:
     """
     At neither door.
     """
-    header = {"authorization": f"Bearer {_tokens()[kind]}"}
+    answers = {}
     async with site.http() as client:
-        answer = await client.get("/books", headers=header)
-    with pytest.raises(Exception, match="HTTP 401"):
-        async with site.connect(additional_headers=header):
-            pass
+        for kind, token in _tokens().items():
+            header = {"authorization": f"Bearer {token}"}
+            answers[kind] = await client.get("/books", headers=header)
+            with pytest.raises(InvalidStatus, match="HTTP 401"):
+                await site.connect(additional_headers=header)
 
-    assert answer.status_code == 401
-    assert answer.json()["msg"].startswith("the token")
-    assert answer.headers["www-authenticate"] == "Bearer"
+    assert {answer.status_code for answer in answers.values()} == {401}
+    assert {answer.headers["www-authenticate"] for answer in answers.values()} == {"Bearer"}
+    assert answers["expired"].json() == {"msg": "the token has expired: ask for a new one"}
 
 
 async def test_without_a_token_there_is_what_is_for_anybody(site: Site) -> None:
