@@ -122,7 +122,7 @@ $(SA20)/.installed: $(INPUTS) | $(BIN)/python
 	$(BIN)/python -m venv $(SA20)
 	sed '/^SQLAlchemy==/d' constraints.txt > $(SA20)/constraints.txt
 	$(SA20)/bin/python -m pip install --quiet --disable-pip-version-check -c $(SA20)/constraints.txt \
-		-e '.[relay,sqlite,postgresql]' 'sqlalchemy==2.0.58' confluent-kafka psutil 'psycopg[binary]' pymysql pytest pytest-asyncio pytest-timeout pytest-xdist
+		-e '.[relay,sqlite,postgresql,amqp,redis]' 'sqlalchemy==2.0.58' confluent-kafka psutil 'psycopg[binary]' pymysql pytest pytest-asyncio pytest-timeout pytest-xdist
 	@touch $@
 
 # The package that we are compared with, apart: it needs older versions of what we use.

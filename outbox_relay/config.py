@@ -20,7 +20,13 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from outbox_relay.brokers.options import KafkaOptions
+from outbox_relay.brokers.options import (
+    AmqpOptions,
+    BrokerOptions,
+    JsonlOptions,
+    KafkaOptions,
+    RedisOptions,
+)
 from outbox_relay.config_checks import (
     as_tuple,
     environment_problem,
@@ -90,12 +96,22 @@ class Config:
     """
 
     database: DatabaseOptions
-    kafka: KafkaOptions
+    broker: BrokerOptions = field(default_factory=BrokerOptions)
+    kafka: KafkaOptions = field(default_factory=KafkaOptions)
+    amqp: AmqpOptions = field(default_factory=AmqpOptions)
+    redis: RedisOptions = field(default_factory=RedisOptions)
+    jsonl: JsonlOptions = field(default_factory=JsonlOptions)
     relay: RelayOptions = field(default_factory=RelayOptions)
     wire: WireOptions = field(default_factory=WireOptions)
     http: HttpOptions = field(default_factory=HttpOptions)
     log: LogOptions = field(default_factory=LogOptions)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def publish_deadline_seconds(self) -> float:
+        """The deadline of the broker that is chosen."""
+        seconds: float = getattr(self, self.broker.section).publish_deadline_seconds
+        return seconds
 
     def settings(self) -> Iterator[tuple[str, str, str]]:
         """Each setting as (key, value as TOML with secrets hidden, origin)."""
@@ -111,12 +127,19 @@ class Config:
 
 SECTIONS: dict[str, type[Any]] = {
     "database": DatabaseOptions,
+    "broker": BrokerOptions,
     "kafka": KafkaOptions,
+    "amqp": AmqpOptions,
+    "redis": RedisOptions,
+    "jsonl": JsonlOptions,
     "relay": RelayOptions,
     "wire": WireOptions,
     "http": HttpOptions,
     "log": LogOptions,
 }
+
+
+BROKER_SECTIONS = frozenset({"kafka", "amqp", "redis", "jsonl"})
 
 
 @cache
@@ -252,9 +275,10 @@ class _Loading:
                 if key.startswith(f"{section}.") and key not in self.broken
             }
             sections[section] = options(**chosen)
-            if not any(key.startswith(f"{section}.") for key in self.broken):
-                self._add(sections[section].problems() if section != "wire" else [])
         config = Config(**sections, origins=self.origins)
+        for section in _checked_sections(config, self.broken):
+            if not any(key.startswith(f"{section}.") for key in self.broken):
+                self._add(sections[section].problems())
         self._add(_cross_problems(config, self.broken))
         if self.problems:
             raise ConfigError(self.problems)
@@ -272,18 +296,30 @@ def _adapter(key: str) -> TypeAdapter[Any]:
     return TypeAdapter(setting_types()[key], config=ConfigDict(allow_inf_nan=False))
 
 
+def _checked_sections(config: Config, broken: set[str]) -> list[str]:
+    """All but those of the brokers that are not chosen: they may hold what is for another day."""
+    chosen = None if "broker.kind" in broken else config.broker.section
+    return [
+        section
+        for section in SECTIONS
+        if section != "wire" and (section not in BROKER_SECTIONS or section == chosen)
+    ]
+
+
 def _cross_problems(config: Config, broken: set[str]) -> list[str]:
     found = []
-    lease, deadline = config.relay.lease_seconds, config.kafka.publish_deadline_seconds
-    if lease <= deadline and not broken & {"relay.lease_seconds", "kafka.publish_deadline_seconds"}:
+    lease, deadline = config.relay.lease_seconds, config.publish_deadline_seconds
+    key = f"{config.broker.section}.publish_deadline_seconds"
+    if lease <= deadline and not broken & {"relay.lease_seconds", "broker.kind", key}:
         found.append(
-            f"relay.lease_seconds = {lease} must be greater than kafka.publish_deadline_seconds = "
-            f"{deadline}, else two relays publish the same event"
+            f"relay.lease_seconds = {lease} must be greater than {key} = {deadline}, else two "
+            "relays publish the same event"
         )
     if config.database.url and "database.url" not in broken:
         found += url_problems(config.database.url) + login_problems(config.database)
     found += combination_problems(config, broken)
-    found += missing_files({"database": config.database, "kafka": config.kafka})
+    chosen = config.broker.section
+    found += missing_files({"database": config.database, chosen: getattr(config, chosen)})
     return found + _name_problems(config.database)
 
 

@@ -16,7 +16,8 @@ from sqlalchemy.engine import make_url
 
 from outbox_relay.store.options import DatabaseOptions
 
-SECRETS: Final = frozenset({"database.url", "database.password_command", "kafka.sasl_password"})
+URLS: Final = frozenset({"database.url", "amqp.url", "redis.url"})
+SECRETS: Final = URLS | {"database.password_command", "kafka.sasl_password"}
 """Settings that may hold a password. Their values are shown without it, or not at all."""
 
 ASYNC_DRIVERS: Final = {
@@ -76,7 +77,7 @@ def shown(key: str, value: object) -> str:
     '"mysql+asyncmy://ob:***@db/shop"'
     """
     if key in SECRETS and value:
-        value = without_password(value) if key == "database.url" else _HIDDEN
+        value = without_password(value) if key in URLS else _HIDDEN
     if isinstance(value, tuple):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, Mapping | list):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -34,12 +35,25 @@ class Rule:
     reason: str
 
 
+def _has_no_margin(section: str, config: Config) -> bool:
+    margin = config.relay.lease_seconds - config.publish_deadline_seconds
+    return config.broker.section == section and 0 < margin < LEASE_MARGIN_SECONDS
+
+
+def _is_no_room(section: str, config: Config) -> bool:
+    limit = getattr(config, section).max_record_bytes
+    return config.broker.section == section and limit < config.relay.batch_bytes <= MOST_BATCH_BYTES
+
+
 RULES: Final = (
-    Rule(
-        ("relay.lease_seconds", "kafka.publish_deadline_seconds"),
-        lambda c: 0 < _margin(c) < LEASE_MARGIN_SECONDS,
-        "must be greater than {other} by 1 or more: a batch is published only while the rest of the "
-        "lease is longer than the deadline, which would hardly ever be so",
+    *(
+        Rule(
+            ("relay.lease_seconds", f"{section}.publish_deadline_seconds", "broker.kind"),
+            partial(_has_no_margin, section),
+            "must be greater than {other} by 1 or more: a batch is published only while the rest of "
+            "the lease is longer than the deadline, which would hardly ever be so",
+        )
+        for section in ("kafka", "amqp", "redis", "jsonl")
     ),
     Rule(
         ("relay.lease_seconds",),
@@ -79,13 +93,22 @@ RULES: Final = (
         "must be at most {other}: no batch would ever be full",
     ),
     Rule(
-        ("relay.batch_bytes", "kafka.max_request_bytes", "kafka.compression"),
+        ("relay.batch_bytes", "kafka.max_request_bytes", "kafka.compression", "broker.kind"),
         lambda c: (
-            c.kafka.compression == "none"
+            c.broker.section == "kafka"
+            and c.kafka.compression == "none"
             and c.kafka.max_request_bytes < c.relay.batch_bytes <= MOST_BATCH_BYTES
         ),
         "must be at most {other}: the brokers' limit is for whole batches, and each of them would "
         "be refused first and then published in halves",
+    ),
+    *(
+        Rule(
+            ("relay.batch_bytes", f"{section}.max_record_bytes", "broker.kind"),
+            partial(_is_no_room, section),
+            "must be at most {other}: an event that is too large must travel alone",
+        )
+        for section in ("amqp", "redis")
     ),
     Rule(
         ("relay.batch_bytes",),
@@ -123,10 +146,6 @@ def combination_problems(config: Config, broken: Collection[str]) -> list[str]:
         for rule in RULES
         if not set(rule.keys) & set(broken) and rule.is_broken(config)
     ]
-
-
-def _margin(config: Config) -> float:
-    return config.relay.lease_seconds - config.kafka.publish_deadline_seconds
 
 
 def _said(config: Config, rule: Rule) -> str:

@@ -24,8 +24,10 @@ _HEAD = """\
 EXAMPLES = {
     "database.url": "mysql+asyncmy://outbox:secret@localhost:3306/shop",
     "kafka.bootstrap_servers": "localhost:9092",
+    "amqp.url": "amqp://outbox:secret@localhost:5672/",
+    "redis.url": "redis://localhost:6379/0",
 }
-"""Values of the two settings that have no default."""
+"""Values of the settings that have no default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Final
@@ -27,7 +28,10 @@ RELAY_HEADERS: Final = frozenset(
         "ce_time",
         "ce_type",
         "content-type",
+        "outbox-key",
         "outbox-seq",
+        "outbox-tombstone",
+        "outbox-value",
         "replay-of",
         "requeued-at",
     }
@@ -110,6 +114,25 @@ class NotificationEvent(OutgoingEvent):
 
 class ECSTEvent(OutgoingEvent):
     """Event-carried state transfer: carries the whole state, so that nobody has to ask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What an event says of itself. A call may override it; a topic may be left to the outbox."""
+
+    event_id: uuid.UUID
+    name: str
+    payload: Any
+    topic: str | None = None
+    key: bytes | str | int | uuid.UUID | None = None
+
+
+class SelfDescribing(ABC):
+    """An event whose instances, not its class, say name, topic, key and payload."""
+
+    @abstractmethod
+    def describe(self) -> Description:
+        """What the outbox writes of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

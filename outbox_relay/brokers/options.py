@@ -1,10 +1,16 @@
-"""Settings of Kafka and of what goes on the wire: the one home of their defaults."""
+"""Settings of the brokers: of Kafka here, of the others beside; the one home of their defaults."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Literal
+
+from outbox_relay.brokers.amqp_options import AmqpOptions
+from outbox_relay.brokers.jsonl_options import BrokerOptions, JsonlOptions
+from outbox_relay.brokers.redis_options import RedisOptions
+
+__all__ = ["AmqpOptions", "BrokerOptions", "JsonlOptions", "KafkaOptions", "RedisOptions"]
 
 _SASL_ONLY = (
     "sasl_mechanism",
@@ -18,10 +24,10 @@ _SSL_ONLY = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file", "ssl_key_password_f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaOptions:
-    """Where Kafka is and how to speak to it, section ``[kafka]``. Always ``acks=all``."""
+    """Where Kafka is and how to speak to it, section ``[kafka]``, for ``broker.kind = "kafka"``. Always ``acks=all``."""
 
     bootstrap_servers: str = ""
-    """Brokers to start from: host:port, separated by commas. Required."""
+    """Brokers to start from: host:port, separated by commas. Required for broker.kind = kafka."""
 
     client_id: str = "outbox-relay"
     """Name under which the brokers see this relay."""

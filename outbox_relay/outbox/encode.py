@@ -27,12 +27,14 @@ from outbox_relay.errors import (
 from outbox_relay.events import (
     RELAY_HEADERS,
     UNSET,
+    Description,
     DomainEvent,
     ECSTEvent,
     Event,
     NotificationEvent,
     OutboxedEvent,
     OutgoingEvent,
+    SelfDescribing,
     Unset,
     uuid7,
 )
@@ -56,7 +58,9 @@ class Dataclass(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-Payload: TypeAlias = BaseModel | Dataclass | dict[str, Any] | list[Any] | str | bytes | None
+Payload: TypeAlias = (
+    BaseModel | Dataclass | SelfDescribing | dict[str, Any] | list[Any] | str | bytes | None
+)
 Key: TypeAlias = bytes | str | int | UUID | None
 
 
@@ -70,16 +74,30 @@ class Said:
     headers: Mapping[str, str] | None = None
     content_type: str | None = None
 
+    def over(self, described: Description) -> Said:
+        """The same, filled up with what the event says of itself."""
+        return Said(
+            name=described.name if self.name is UNSET else self.name,
+            topic=described.topic if self.topic is None else self.topic,
+            key=described.key if self.key is UNSET else self.key,
+            headers=self.headers,
+            content_type=self.content_type,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoder:
-    """Turns events into outboxed events. `headers` are those of every event, `ce_source` too."""
+    """
+    Turns events into outboxed events. `headers` are those of every event, `ce_source` too;
+    `default_topic` is that of events without one.
+    """
 
     headers: Mapping[str, str]
     headers_json: str | None
     compressor: Compressor | None
     compress_above_bytes: int
     max_event_bytes: int
+    default_topic: str | None = None
 
     def encode(self, event: Payload, said: Said) -> OutboxedEvent:
         """
@@ -88,7 +106,11 @@ class Encoder:
         Raises a WriteError that names the event. Never returns a row that the table, the relay or
         Kafka would refuse for its form.
         """
-        event_id = event.event_id if isinstance(event, Event) else uuid7()
+        if isinstance(event, SelfDescribing):
+            described = event.describe()
+            event_id, event, said = described.event_id, described.payload, said.over(described)
+        else:
+            event_id = event.event_id if isinstance(event, Event) else uuid7()
         name = said.name if said.name is not UNSET else getattr(type(event), "event_name", None)
         try:
             return self._encode(event, event_id, name, said)
@@ -102,7 +124,8 @@ class Encoder:
     ) -> OutboxedEvent:
         _refuse_unfit_event(event)
         checked_name = _checked_name(name)
-        topic = _checked_topic(said.topic or getattr(type(event), "event_topic", None), said)
+        topic = said.topic or getattr(type(event), "event_topic", None) or self.default_topic
+        topic = _checked_topic(topic, said)
         key = _key(event, said)
         content, default_type = _content(event)
         if content is None and key is None:
@@ -231,7 +254,10 @@ def _checked_topic(topic: str | None, said: Said) -> str:
     if said.topic == "":
         raise InvalidTopic("the topic is empty")
     if not isinstance(topic, str):
-        raise InvalidTopic('the event has no topic: say topic="..." on its class or in the call')
+        raise InvalidTopic(
+            'the event has no topic: say topic="..." on its class or in the call, or '
+            'Outbox(default_topic="...") for all events without one'
+        )
     problem = _topic_problem(topic)
     if problem is not None:
         raise InvalidTopic(problem)

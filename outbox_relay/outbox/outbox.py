@@ -50,6 +50,7 @@ class Outbox:
       `max.message.bytes`
     * max_statement_bytes: of one INSERT; keep it below a quarter of `max_allowed_packet`
     * headers: of every event; a call may add to them and override them
+    * default_topic: of events whose class and call name none; without it they are refused
     * wake: where a relay waits for hints, unix:/path or udp:host:port; a commit with events in it is
       followed by one, so that the relay need not poll to find them
     """
@@ -65,6 +66,7 @@ class Outbox:
         max_event_bytes: int = 1_000_000,
         max_statement_bytes: int = 4_000_000,
         headers: Mapping[str, str] | None = None,
+        default_topic: str | None = None,
         wake: str | None = None,
     ) -> None:
         if compressor is not None and compressor.codec is not tables.Codec.ZLIB:
@@ -81,6 +83,7 @@ class Outbox:
             compressor=compressor,
             compress_above_bytes=compress_above_bytes,
             max_event_bytes=max_event_bytes,
+            default_topic=default_topic,
         )
         self._max_statement_bytes = max_statement_bytes
         self._wake = None if wake is None else Sender(parse_wake_address(wake))

@@ -52,7 +52,7 @@ class RelayOptions:
     """How many relays of one table relay at the same time, 1 to 64: they share the keys, and the others stand by. The same for all relays of a table."""
 
     lease_seconds: float = 15.0
-    """How long a relay may act without renewing. Must exceed kafka.publish_deadline_seconds, else two relays publish the same event."""
+    """How long a relay may act without renewing. Must exceed publish_deadline_seconds of the broker's section, else two relays publish the same event."""
 
     standby_seconds: float = 0.7
     """How often a relay that stands by looks whether it is needed, and an active one whether others came or went."""

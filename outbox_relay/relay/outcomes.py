@@ -16,6 +16,7 @@ class RejectReason(StrEnum):
     TOO_LARGE = "too_large"
     INVALID_RECORD = "invalid_record"
     UNREADABLE = "unreadable"
+    UNROUTABLE = "unroutable"
     KILLS_RELAY = "kills_relay"
 
 

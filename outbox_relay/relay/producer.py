@@ -87,7 +87,7 @@ class EventProducer:
         if self._options.lease_seconds <= publish_deadline_seconds:
             problems.append(
                 f"relay.lease_seconds = {self._options.lease_seconds} must be greater than "
-                f"kafka.publish_deadline_seconds = {publish_deadline_seconds}: a batch of ours "
+                f"publish_deadline_seconds = {publish_deadline_seconds}: a batch of ours "
                 "could be under way when another relay takes the lease"
             )
         if problems:

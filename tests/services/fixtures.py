@@ -18,6 +18,8 @@ from tests.services.mysql import MySQL
 from tests.services.pgbouncer import PgBouncer
 from tests.services.postgresql import PostgreSQL
 from tests.services.process import MissingPartError, Service
+from tests.services.rabbitmq import RabbitMQ
+from tests.services.redis import Redis
 
 _started: list[Service] = []
 
@@ -105,6 +107,18 @@ def sqlite_database(tmp_path: Path) -> Database:
 def kafka() -> Iterator[Kafka]:
     """The Kafka broker of this session."""
     yield from _serve(Kafka)
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """The Redis server of this session."""
+    yield from _serve(Redis)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """The RabbitMQ node of this session."""
+    yield from _serve(RabbitMQ)
 
 
 @pytest.fixture

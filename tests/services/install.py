@@ -25,6 +25,8 @@ from tests.services.mysql import HOME, find_mysqld
 from tests.services.pgbouncer import find_pgbouncer
 from tests.services.postgresql import find_program as find_postgresql
 from tests.services.process import MissingPartError
+from tests.services.rabbitmq import find_program as find_rabbitmq
+from tests.services.redis import find_redis
 from tests.services.toxiproxy import MODULE, PROGRAM
 
 KAFKA_POM = Path(__file__).with_name("kafka-pom.xml")
@@ -100,6 +102,18 @@ def install_postgresql() -> None:
     for package, find in (
         ("postgresql", partial(find_postgresql, "postgres")),
         ("pgbouncer", find_pgbouncer),
+    ):
+        try:
+            find()
+        except MissingPartError:
+            install_packages([package])
+
+
+def install_brokers() -> None:
+    """Redis, and RabbitMQ with the Erlang that it needs."""
+    for package, find in (
+        ("redis-server", find_redis),
+        ("rabbitmq-server", partial(find_rabbitmq, "rabbitmq-server")),
     ):
         try:
             find()
@@ -218,6 +232,7 @@ def main() -> int:
         install_database,
         install_postgresql,
         install_kafka,
+        install_brokers,
         install_mysql,
         install_toxiproxy,
         install_faketime,

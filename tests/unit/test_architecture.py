@@ -40,13 +40,14 @@ ALLOWED: dict[str, set[str]] = {
     "store": {*KERNEL, "relay"},
     "brokers": {*KERNEL, "relay"},
     "testing": {*KERNEL, "relay"},
+    "cqrs": {*KERNEL, "outbox", "relay", "store", "brokers"},
     **{name: {*KERNEL, "relay", "store", "brokers", *EDGE} for name in EDGE},
     "wiring": {*KERNEL, "relay", "store", "brokers", *EDGE},
     "cli": {*KERNEL, "relay", "store", "brokers", *EDGE, "wiring", "demo"},
     "demo": {"", *KERNEL, "outbox", "relay", "store", "brokers", *EDGE, "wiring"},
     "__main__": {"cli"},
 }
-MAY_NAME_ADAPTERS = {"wiring", "testing", "demo", "cli.demo"}
+MAY_NAME_ADAPTERS = {"wiring", "testing", "demo", "cli.demo", "cqrs"}
 ADAPTERS = {"store", "brokers"}
 # Of an adapter, what others may import: its options, and how any engine logs in to a database.
 SHARED = (".options", "store.login")

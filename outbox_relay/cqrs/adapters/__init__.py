@@ -1,0 +1,1 @@
+"""What message brokers are made of."""

@@ -1,0 +1,122 @@
+"""`DIContainer`: handlers from a container of di."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import di
+from di.api.dependencies import DependentBase
+from di.dependent import Dependent
+from di.exceptions import DependencyInjectionException
+from di.executors import AsyncExecutor
+
+from outbox_relay.cqrs.errors import CqrsError, HandlerNotResolved
+
+T = TypeVar("T")
+
+SCOPES: Final = ("singleton", "request")
+"""Wide to narrow. What names no scope is made for its request."""
+
+_executor = AsyncExecutor()
+
+
+class DIContainer:
+    """
+    Over a ``di.Container``. Its binds may name the scopes singleton and request, and come before the
+    first request. A singleton that is a generator is closed by `close`.
+    """
+
+    def __init__(self, container: di.Container | None = None) -> None:
+        self._container = container
+        self._solved: dict[Any, di.SolvedDependent[Any]] = {}
+        self._stack = AsyncExitStack()
+        self._singletons: di.ScopeState | None = None
+        self._lent: dict[Any, Any] = {}
+
+    @property
+    def external_container(self) -> di.Container:
+        """di's own container."""
+        if self._container is None:
+            raise CqrsError("no container of di is attached: attach_external_container(container)")
+        return self._container
+
+    def attach_external_container(self, container: di.Container) -> None:
+        """Take the handlers from *container*."""
+        self._container = container
+        self._solved.clear()
+
+    async def resolve(self, type_: type[T]) -> T:
+        """An object of *type_*, in a request of its own. Raises HandlerNotResolved."""
+        async with self.open_scope({}) as scope:
+            return await scope.resolve(type_)
+
+    @asynccontextmanager
+    async def open_scope(self, values: Mapping[Any, Any]) -> AsyncIterator[_Request]:
+        """di's scope "request"."""
+        if self._singletons is None:
+            container = self.external_container
+            self._singletons = await self._stack.enter_async_context(
+                container.enter_scope("singleton")
+            )
+        async with self._singletons.enter_scope("request") as state:
+            yield _Request(self, state, values)
+
+    async def close(self) -> None:
+        """Let go of the singletons."""
+        await self._stack.aclose()
+        self._singletons = None
+
+    def solved(self, type_: type, lent: frozenset[Any]) -> di.SolvedDependent[Any]:
+        """How to make *type_* when the types in *lent* are lent to it."""
+        found = self._solved.get((type_, lent))
+        if found is None:
+            for kind in lent - self._lent.keys():
+                self._lent[kind] = _lent(kind)
+            container = self.external_container
+            with ExitStack() as binds:
+                for kind in lent:
+                    binds.enter_context(container.bind(di.bind_by_type(self._lent[kind], kind)))
+                # Not cached within a request either: a handler has the events of one call.
+                handler = Dependent(type_, use_cache=False)
+                found = container.solve(handler, scopes=SCOPES, scope_resolver=_scope)
+            self._solved[type_, lent] = found
+        return found
+
+    def lent(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """*values*, by what stands for their types in di."""
+        return {self._lent[kind].call: value for kind, value in values.items()}
+
+
+class _Request:
+    """One request's view of the container."""
+
+    def __init__(self, over: DIContainer, state: di.ScopeState, values: Mapping[Any, Any]) -> None:
+        self._over = over
+        self._state = state
+        self._values = values
+        self._kinds = frozenset(values)
+
+    async def resolve(self, type_: type[T]) -> T:
+        try:
+            solved = self._over.solved(type_, self._kinds)
+            made: T = await solved.execute_async(
+                executor=_executor, state=self._state, values=self._over.lent(self._values)
+            )
+        except DependencyInjectionException as error:
+            raise HandlerNotResolved(
+                f"the container of di cannot make {type_.__name__}: {error}"
+            ) from error
+        return made
+
+
+def _scope(dependent: DependentBase[Any], inner: Sequence[Any], scopes: Sequence[Any]) -> Any:
+    return dependent.scope if dependent.scope in scopes else scopes[-1]
+
+
+def _lent(kind: Any) -> Dependent[Any]:
+    def lent() -> Any:
+        raise HandlerNotResolved(f"no {kind.__name__} is lent in this request")
+
+    return Dependent(lent, scope="request")

@@ -1,0 +1,329 @@
+"""
+The unit of work: one transaction, its events, and what is called after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+import outbox_relay.cqrs as cqrs
+from outbox_relay import MissingKey
+from outbox_relay.cqrs.unit_of_work import UnitOfWork, current_unit_of_work
+from tests.unit.cqrs.world import Account, AccountOpened, World
+
+
+class Broken(Exception):
+    """What an application raises."""
+
+
+async def test_state_and_events_commit_together(shop: World) -> None:
+    """
+    The end of the block commits both, the state first.
+    """
+    async with shop.units.begin() as unit:
+        unit.session.add(Account(owner="ann"))
+        await unit.add(AccountOpened(owner="ann"))
+
+    assert await shop.state() == (["ann"], ["account.opened"])
+
+
+async def test_an_exception_rolls_back_both(shop: World) -> None:
+    """
+    And goes on to the caller as it is.
+    """
+    with pytest.raises(Broken):
+        async with shop.units.begin() as unit:
+            unit.session.add(Account(owner="ann"))
+            await unit.add(AccountOpened(owner="ann"))
+            raise Broken
+
+    assert await shop.state() == ([], [])
+
+
+async def test_an_event_that_is_refused_rolls_back(shop: World) -> None:
+    """
+    An event that cannot be written is an error like any other.
+    """
+    with pytest.raises(MissingKey):
+        async with shop.units.begin() as unit:
+            unit.session.add(Account(owner="ann"))
+            await unit.add({"owner": "ann"}, name="n", topic="t")
+
+    assert await shop.state() == ([], [])
+
+
+async def test_a_session_that_is_not_used_connects_nowhere() -> None:
+    """
+    A request that needs no database costs none.
+    """
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    nowhere = create_async_engine("sqlite+aiosqlite:////nowhere/at/all.db")
+    called = []
+    async with cqrs.UnitOfWorkFactory(async_sessionmaker(nowhere)).begin() as unit:
+        unit.after_commit(lambda: called.append(1))
+
+    assert called == [1]
+
+
+async def test_callbacks_run_after_the_commit_in_their_order(shop: World) -> None:
+    """
+    Each sees what was committed; sync and async ones alike.
+    """
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.append(await shop.owners())
+
+    async with shop.units.begin() as unit:
+        unit.after_commit(look)
+        unit.after_commit(lambda: seen.append("second"))
+        unit.session.add(Account(owner="ann"))
+        await unit.session.flush()
+        assert seen == []
+
+    assert seen == [["ann"], "second"]
+
+
+async def test_callbacks_are_never_called_after_a_rollback(shop: World) -> None:
+    """
+    Neither after an exception, nor after `rollback`, nor when the commit itself fails.
+    """
+    called: list[str] = []
+
+    with pytest.raises(Broken):
+        async with shop.units.begin() as unit:
+            unit.after_commit(lambda: called.append("exception"))
+            raise Broken
+    async with shop.units.begin() as unit:
+        unit.after_commit(lambda: called.append("rollback"))
+        await unit.rollback()
+    with pytest.raises(sa.exc.IntegrityError):
+        async with shop.units.begin() as unit:
+            unit.after_commit(lambda: called.append("commit"))
+            unit.session.add(Account(id=1, owner="ann"))
+            await unit.session.execute(sa.insert(Account).values(id=1, owner="bob"))
+    with pytest.raises(sa.exc.IntegrityError):
+        async with shop.units.begin() as unit:
+            unit.after_commit(lambda: called.append("flush of the commit"))
+            await unit.session.execute(sa.insert(Account).values(id=1, owner="bob"))
+            unit.session.add(Account(id=1, owner="ann"))
+
+    assert called == []
+    assert await shop.state() == ([], [])
+
+
+async def test_an_error_of_a_callback_is_logged_and_the_rest_is_called(
+    shop: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    The commit is done: an exception would tell the caller that it is not.
+    """
+    called = []
+
+    def broken() -> None:
+        raise Broken("no socket")
+
+    async with shop.units.begin() as unit:
+        unit.session.add(Account(owner="ann"))
+        unit.after_commit(broken)
+        unit.after_commit(lambda: called.append(1))
+
+    assert called == [1]
+    assert await shop.owners() == ["ann"]
+    assert "the commit stands" in caplog.text
+    assert "no socket" in caplog.text
+
+
+async def test_a_unit_within_a_unit_is_that_one(shop: World) -> None:
+    """
+    One transaction, which the outermost block ends.
+    """
+    called = []
+    with pytest.raises(Broken):
+        async with shop.units.begin() as outer:
+            async with shop.units.begin() as inner:
+                assert inner is outer
+                inner.session.add(Account(owner="ann"))
+                inner.after_commit(lambda: called.append(1))
+            raise Broken
+
+    assert (called, await shop.owners()) == ([], [])
+
+
+async def test_a_part_that_failed_takes_the_whole_along(shop: World) -> None:
+    """
+    Its error was caught, but what it had written is in the transaction: nothing may commit.
+    """
+    with pytest.raises(cqrs.RolledBack, match="Broken") as caught:
+        async with shop.units.begin() as outer:
+            outer.session.add(Account(owner="outer"))
+            try:
+                async with shop.units.begin() as inner:
+                    await inner.add(AccountOpened(owner="ann"))
+                    raise Broken
+            except Broken:
+                pass
+
+    assert isinstance(caught.value.__cause__, Broken)
+    assert await shop.state() == ([], [])
+
+
+async def test_another_task_has_a_unit_of_its_own(shop: World) -> None:
+    """
+    A session serves one task; and a task that outlives its request must not commit half of it.
+    """
+
+    async def other() -> UnitOfWork:
+        assert current_unit_of_work() is None
+        async with shop.units.begin() as unit:
+            return unit
+
+    async with shop.units.begin() as unit:
+        assert current_unit_of_work() is unit
+        assert await asyncio.create_task(other()) is not unit
+    assert current_unit_of_work() is None
+
+
+async def test_two_databases_have_two_units(shop: World) -> None:
+    """
+    A unit of another factory is another transaction.
+    """
+    others = cqrs.UnitOfWorkFactory(shop.units.sessions)
+    async with shop.units.begin() as unit, others.begin() as other:
+        assert other is not unit
+
+
+async def test_the_session_commits_with_its_unit_only(shop: World) -> None:
+    """
+    A handler that commits by itself would part the state from its events.
+    """
+    with pytest.raises(cqrs.CommitRefused, match="unit.commit"):
+        async with shop.units.begin() as unit:
+            unit.session.add(Account(owner="ann"))
+            await unit.session.commit()
+    assert await shop.owners() == []
+
+    async with shop.units.begin() as unit:
+        async with unit.session.begin_nested():
+            unit.session.add(Account(owner="ann"))
+        await unit.commit()
+        unit.session.add(Account(owner="bob"))
+    assert await shop.owners() == ["ann", "bob"]
+
+
+async def test_other_sessions_commit_as_ever(shop: World) -> None:
+    """
+    The refusal is for sessions of a unit of work, and only while it is open.
+    """
+    async with shop.units.begin() as unit:
+        pass
+    unit.session.add(Account(owner="later"))
+    await unit.session.commit()
+    await unit.session.close()
+
+    assert await shop.owners() == ["later"]
+
+
+async def test_a_cancelled_unit_rolls_back(shop: World) -> None:
+    """
+    Wherever it was; the connection goes back to the pool without a transaction.
+    """
+    begun = asyncio.Event()
+    called = []
+
+    async def work() -> None:
+        async with shop.units.begin() as unit:
+            unit.after_commit(lambda: called.append(1))
+            unit.session.add(Account(owner="ann"))
+            await unit.add(AccountOpened(owner="ann"))
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert called == []
+    assert await shop.state() == ([], [])
+
+
+async def test_what_a_callback_begins_is_another_unit(shop: World) -> None:
+    """
+    The unit that called it is committed.
+    """
+
+    async def again() -> None:
+        async with shop.units.begin() as unit:
+            unit.session.add(Account(owner="bob"))
+
+    async with shop.units.begin() as unit:
+        unit.session.add(Account(owner="ann"))
+        unit.after_commit(again)
+
+    assert await shop.owners() == ["ann", "bob"]
+
+
+async def test_only_async_sessions_will_do(shop: World) -> None:
+    """
+    The error says what to pass.
+    """
+    from sqlalchemy.orm import Session
+
+    units = cqrs.UnitOfWorkFactory(Session)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="async_sessionmaker"):
+        async with units.begin():
+            pass
+
+
+async def test_it_is_a_dependency_of_fastapi(shop: World) -> None:
+    """
+    With scope="function" the commit comes before the response: its failure is the response.
+    """
+    import httpx
+    from fastapi import Depends, FastAPI, HTTPException
+
+    app = FastAPI()
+    begun = Depends(shop.units, scope="function")
+    at_response: list[list[str]] = []
+
+    @app.middleware("http")
+    async def note(request, call_next):
+        response = await call_next(request)
+        at_response.append(await shop.owners())
+        return response
+
+    @app.post("/{owner}")
+    async def post(owner: str, unit: UnitOfWork = begun) -> str:
+        unit.session.add(Account(owner=owner))
+        await unit.add(AccountOpened(owner=owner))
+        if owner == "bad":
+            raise HTTPException(409)
+        return owner
+
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        assert (await client.post("/ann")).status_code == 200
+        assert (await client.post("/bad")).status_code == 409
+
+    assert at_response == [["ann"], ["ann"]]
+    assert await shop.state() == (["ann"], ["account.opened"])
+
+
+async def test_a_session_class_of_ones_own_will_do(shop: World) -> None:
+    """
+    As any maker of AsyncSessions.
+    """
+
+    class Mine(AsyncSession):
+        pass
+
+    units = cqrs.UnitOfWorkFactory(lambda: Mine(shop.engine))
+    async with units.begin() as unit:
+        assert isinstance(unit.session, Mine)
