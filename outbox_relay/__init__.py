@@ -14,6 +14,7 @@ from outbox_relay._version import __version__
 
 if TYPE_CHECKING:
     from outbox_relay.compression import Compressor, ZlibCompressor
+    from outbox_relay.consumer import ConsumedRecord, Inbox
     from outbox_relay.errors import (
         AddNotAwaited,
         AutocommitHandle,
@@ -44,11 +45,13 @@ __all__ = [
     "AddNotAwaited",
     "AutocommitHandle",
     "Compressor",
+    "ConsumedRecord",
     "DomainEvent",
     "ECSTEvent",
     "Event",
     "EventProducer",
     "EventTooLarge",
+    "Inbox",
     "InvalidHeader",
     "InvalidKey",
     "InvalidName",
@@ -67,6 +70,7 @@ __all__ = [
 
 _HOMES = {
     "outbox_relay.compression": ("Compressor", "ZlibCompressor"),
+    "outbox_relay.consumer": ("ConsumedRecord", "Inbox"),
     "outbox_relay.errors": (
         "AddNotAwaited",
         "AutocommitHandle",

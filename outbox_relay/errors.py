@@ -22,6 +22,10 @@ Every error that outbox-relay raises, and what it means for an event.
   + PublishError               what kept a record from being published
     - TopicUnavailable         missing, unauthorised or misconfigured: the topic pauses
     - BrokerUnavailable        no broker answers: everything waits; no event loses an attempt
+  + ConsumeError               a record that was consumed cannot be handled, now and every time
+    - UnreadableRecord         its bytes are not what its headers or its envelope say
+    - UnidentifiedRecord       nothing in it says which event it is
+    - WrongEvent               it carries another event than the class that was asked
 """
 
 from __future__ import annotations
@@ -124,3 +128,19 @@ class TopicUnavailable(PublishError):
 
 class BrokerUnavailable(PublishError):
     """No broker answers. Everything waits; no event loses an attempt."""
+
+
+class ConsumeError(OutboxRelayError, ValueError):
+    """A consumed record cannot be handled, however often it is tried. The text says where it is."""
+
+
+class UnreadableRecord(ConsumeError):
+    """Its bytes are not what its headers or its envelope say: not JSON, damaged, too large."""
+
+
+class UnidentifiedRecord(ConsumeError):
+    """It has no id, so nobody can say whether it came before."""
+
+
+class WrongEvent(ConsumeError):
+    """It carries an event of another name, or none."""

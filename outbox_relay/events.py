@@ -17,9 +17,11 @@ import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from outbox_relay.errors import WrongEvent
 
 RELAY_HEADERS: Final = frozenset(
     {
@@ -106,6 +108,39 @@ class OutgoingEvent(Event):
                 f"{cls.__name__}: key={cls.event_key!r} is not a field of the event "
                 f"(fields: {', '.join(cls.model_fields) or 'none'})"
             )
+
+    @classmethod
+    def from_record(cls, record: EventRecord) -> Self:
+        """
+        The event that *record* carries, with the `event_id` that it was written with.
+
+        Raises WrongEvent if the record carries an event of another name or a tombstone, and
+        pydantic's ValidationError if its payload does not fit the class.
+        """
+        if record.event_name not in (None, cls.event_name):
+            raise WrongEvent(f"{record.place}: it is {record.event_name!r}, not {cls.event_name!r}")
+        if record.data is None:
+            raise WrongEvent(f"{record.place}: a tombstone has no fields for {cls.__name__}")
+        event = cls.model_validate_json(record.data)
+        if record.event_id is not None:
+            event._event_id = record.event_id
+        return event
+
+
+class EventRecord(Protocol):
+    """An event as it was consumed, such as `outbox_relay.consumer.ConsumedRecord`."""
+
+    @property
+    def event_name(self) -> str | None: ...
+    @property
+    def event_id(self) -> uuid.UUID | None: ...
+    @property
+    def data(self) -> bytes | None:
+        """The payload's bytes; None for a tombstone."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for errors."""
 
 
 class NotificationEvent(OutgoingEvent):

@@ -166,7 +166,8 @@ def _small() -> TypeEngine[Any]:
     return _variants(sa.SmallInteger(), mysql.TINYINT())
 
 
-def _instant() -> TypeEngine[Any]:
+def instant() -> TypeEngine[Any]:
+    """The type of a moment: UTC, microseconds."""
     on_mysql = _variants(sa.DateTime(), mysql.DATETIME(fsp=6))
     return on_mysql.with_variant(InstantType(), "postgresql")
 
@@ -188,7 +189,7 @@ class Tables:
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,47}")
-_MYSQL_OPTIONS: dict[str, Any] = {
+MYSQL_OPTIONS: dict[str, Any] = {
     f"{name}_{option}": value
     for name in ("mysql", "mariadb")
     for option, value in (
@@ -228,6 +229,16 @@ def _on_postgresql(statement: str) -> sa.ExecutableDDLElement:
     return ddl.execute_if(dialect="postgresql")
 
 
+def new_metadata(name: str, *, schema: str | None) -> sa.MetaData:
+    """For tables of *schema* that are named after *name*. Raises ValueError as `tables` does."""
+    for identifier in (name, schema):
+        if identifier is not None and not _IDENTIFIER.fullmatch(identifier):
+            raise ValueError(
+                f"{identifier!r} cannot name a table or schema: use a letter or _, then up to 47 of A-Z 0-9 _ $"
+            )
+    return sa.MetaData(schema=schema)
+
+
 def tables(name: str = "outbox", *, schema: str | None = None) -> Tables:
     """
     The tables of the outbox called *name*.
@@ -235,12 +246,7 @@ def tables(name: str = "outbox", *, schema: str | None = None) -> Tables:
     Raises ValueError if *name* or *schema* is not a plain SQL identifier of up to 48 characters:
     names become part of SQL text, so nothing else is let in.
     """
-    for identifier in (name, schema):
-        if identifier is not None and not _IDENTIFIER.fullmatch(identifier):
-            raise ValueError(
-                f"{identifier!r} cannot name a table or schema: use a letter or _, then up to 47 of A-Z 0-9 _ $"
-            )
-    metadata = sa.MetaData(schema=schema)
+    metadata = new_metadata(name, schema=schema)
     outbox = _outbox(metadata, name)
     sa.event.listen(outbox, "before_create", _on_mysql(_ALLOW_ZERO_DATES), propagate=True)
     sa.event.listen(outbox, "after_create", _on_mysql(_AS_BEFORE), propagate=True)
@@ -274,17 +280,17 @@ def _outbox(metadata: sa.MetaData, name: str) -> sa.Table:
         sa.Column("codec", _small(), nullable=False, server_default="0"),
         sa.Column("status", _small(), nullable=False, server_default="0"),
         sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"),
-        sa.Column("available_at", _instant()),
-        sa.Column("created_at", _instant(), nullable=False, server_default=utc_now()),
-        sa.Column("produced_at", _instant(), nullable=False, server_default=never()),
-        sa.Column("dead_at", _instant()),
+        sa.Column("available_at", instant()),
+        sa.Column("created_at", instant(), nullable=False, server_default=utc_now()),
+        sa.Column("produced_at", instant(), nullable=False, server_default=never()),
+        sa.Column("dead_at", instant()),
         sa.Column("last_error", sa.String(MAX_ERROR_CHARS)),
         sa.CheckConstraint("(status = 2) = (last_error IS NOT NULL)", name=f"{name}_dead_ck"),
         sa.Index(
             f"{name}_pending_ix", "status", "id", "lane", postgresql_where=sa.text("status <> 1")
         ),
         sqlite_autoincrement=True,
-        **_MYSQL_OPTIONS,
+        **MYSQL_OPTIONS,
     )
 
 
@@ -296,7 +302,7 @@ def _lease(metadata: sa.MetaData, name: str) -> sa.Table:
         sa.Column("owner", sa.String(255), nullable=False, server_default=""),
         sa.Column("term", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("nonce", sa.String(32), nullable=False, server_default=""),
-        sa.Column("expires_at", _instant(), nullable=False, server_default=never()),
+        sa.Column("expires_at", instant(), nullable=False, server_default=never()),
         sa.Column("wake_address", sa.String(255), nullable=False, server_default=""),
         sa.Column("server", sa.String(255), nullable=False, server_default=""),
         sa.Column("noted_id", sa.BigInteger(), nullable=False, server_default="0"),
@@ -305,7 +311,7 @@ def _lease(metadata: sa.MetaData, name: str) -> sa.Table:
         sa.Column("suspect_last_id", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("suspect_term", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("suspect_count", sa.Integer(), nullable=False, server_default="0"),
-        **_MYSQL_OPTIONS,
+        **MYSQL_OPTIONS,
     )
 
 
@@ -314,9 +320,9 @@ def _control(metadata: sa.MetaData, name: str) -> sa.Table:
         f"{name}_control",
         metadata,
         sa.Column("topic", sa.String(MAX_TOPIC_CHARS), primary_key=True),
-        sa.Column("paused_at", _instant(), nullable=False, server_default=utc_now()),
+        sa.Column("paused_at", instant(), nullable=False, server_default=utc_now()),
         sa.Column("reason", sa.String(255), nullable=False, server_default=""),
-        **_MYSQL_OPTIONS,
+        **MYSQL_OPTIONS,
     )
 
 
@@ -326,8 +332,8 @@ def _version(metadata: sa.MetaData, name: str) -> sa.Table:
         metadata,
         sa.Column("version", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("min_reader", sa.Integer(), nullable=False),
-        sa.Column("migrated_at", _instant(), nullable=False, server_default=utc_now()),
-        **_MYSQL_OPTIONS,
+        sa.Column("migrated_at", instant(), nullable=False, server_default=utc_now()),
+        **MYSQL_OPTIONS,
     )
 
 

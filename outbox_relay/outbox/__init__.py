@@ -6,8 +6,8 @@ connection. There is no buffer and no hidden state, so an event shares the fate 
 same transaction, or the same SAVEPOINT, has written.
 """
 
+from outbox_relay.handles import AsyncHandle, SyncHandle
 from outbox_relay.outbox.encode import Payload
-from outbox_relay.outbox.handles import AsyncHandle, SyncHandle
 from outbox_relay.outbox.outbox import Outbox
 
 __all__ = ["AsyncHandle", "Outbox", "Payload", "SyncHandle"]

@@ -12,6 +12,7 @@ from outbox_relay import schema as tables
 from outbox_relay.compression import Compressor, ZlibCompressor
 from outbox_relay.errors import EventTooLarge
 from outbox_relay.events import UNSET, OutboxedEvent, Unset
+from outbox_relay.handles import AsyncHandle, SyncHandle, resolve
 from outbox_relay.outbox.encode import (
     Encoder,
     Key,
@@ -22,13 +23,10 @@ from outbox_relay.outbox.encode import (
     headers_json,
 )
 from outbox_relay.outbox.handles import (
-    AsyncHandle,
     PendingAdd,
     Rows,
-    SyncHandle,
     execute,
     refuse_declared_autocommit,
-    resolve,
 )
 from outbox_relay.outbox.statement import OutboxInsert
 from outbox_relay.wake import Sender, parse_wake_address
@@ -162,7 +160,7 @@ class Outbox:
         commits, flushes or begins a transaction of its own. If the INSERT fails, the transaction
         can only be rolled back.
         """
-        sync, asynchronous = resolve(handle)
+        sync, asynchronous = resolve(handle, "outbox.add")
         said = Said(name=name, topic=topic, key=key, headers=headers, content_type=content_type)
         encoded = self._encode(events, said)
         label = event_label(encoded[0].event_name, encoded[0].event_id)

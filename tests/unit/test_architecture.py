@@ -24,6 +24,8 @@ KERNEL = {
     "credentials",
     "wake",
     "native",
+    "handles",
+    "inbox_schema",
     "_version",
 }
 CONFIG = {"config", "config_checks", "config_combinations", "config_text"}
@@ -34,8 +36,9 @@ TOP = {"cli", "demo", "__main__"}
 # __init__: the public names.
 ALLOWED: dict[str, set[str]] = {
     **{name: set(KERNEL) for name in KERNEL},
-    "": {*KERNEL, "outbox", "relay"},
+    "": {*KERNEL, "outbox", "relay", "consumer"},
     "outbox": set(KERNEL),
+    "consumer": set(KERNEL),
     "relay": set(KERNEL),
     "store": {*KERNEL, "relay"},
     "brokers": {*KERNEL, "relay"},
@@ -44,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     **{name: {*KERNEL, "relay", "store", "brokers", *EDGE} for name in EDGE},
     "wiring": {*KERNEL, "relay", "store", "brokers", *EDGE},
     "cli": {*KERNEL, "relay", "store", "brokers", *EDGE, "wiring", "demo"},
-    "demo": {"", *KERNEL, "outbox", "relay", "store", "brokers", *EDGE, "wiring"},
+    "demo": {"", *KERNEL, "outbox", "consumer", "relay", "store", "brokers", *EDGE, "wiring"},
     "__main__": {"cli"},
 }
 MAY_NAME_ADAPTERS = {"wiring", "testing", "demo", "cli.demo", "cqrs"}
