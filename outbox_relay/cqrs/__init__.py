@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from outbox_relay.cqrs.message_brokers.protocol import Message, MessageBroker
     from outbox_relay.cqrs.middlewares import LoggingMiddleware, Middleware, MiddlewareChain
+    from outbox_relay.cqrs.producer import EventProducer
     from outbox_relay.cqrs.requests.bootstrap import bootstrap, bootstrap_streaming
     from outbox_relay.cqrs.requests.map import RequestMap
     from outbox_relay.cqrs.requests.request import Request
@@ -66,6 +67,7 @@ __all__ = [
     "EventHandler",
     "EventMap",
     "EventMediator",
+    "EventProducer",
     "HandlerAlreadyBound",
     "HandlerNotFoundError",
     "HandlerNotResolved",
@@ -126,6 +128,7 @@ _HOMES = {
     ),
     "outbox_relay.cqrs.message_brokers.protocol": ("Message", "MessageBroker"),
     "outbox_relay.cqrs.middlewares": ("LoggingMiddleware", "Middleware", "MiddlewareChain"),
+    "outbox_relay.cqrs.producer": ("EventProducer",),
     "outbox_relay.cqrs.requests.bootstrap": ("bootstrap", "bootstrap_streaming"),
     "outbox_relay.cqrs.requests.map": ("RequestMap",),
     "outbox_relay.cqrs.requests.request": ("Request",),

@@ -67,6 +67,16 @@ class SqlAlchemyOutboxedEventRepository:
         # By session, and gone with it.
         self._queues: WeakKeyDictionary[Session, list[_Queued]] = WeakKeyDictionary()
 
+    @property
+    def outbox(self) -> Outbox:
+        """What writes the events."""
+        return self._outbox
+
+    @property
+    def session_factory(self) -> SessionFactory:
+        """What makes the sessions."""
+        return self._session_factory
+
     async def __aenter__(self) -> AsyncSession:
         session = self._session_factory()
         if not isinstance(session, AsyncSession):

@@ -28,6 +28,12 @@ class Message:
     topic: str | None = None
     key: bytes | str | int | UUID | None = None
 
+    def key_bytes(self) -> bytes | None:
+        """The key as the outbox encodes it."""
+        if self.key is None or isinstance(self.key, bytes):
+            return self.key
+        return str(self.key).encode()
+
     def to_json(self) -> bytes:
         """The bytes on the wire. Raises NotSerializable."""
         envelope = {
