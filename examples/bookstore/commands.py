@@ -182,7 +182,7 @@ class BookFilters(BaseModel):
     model_config = STRICT
 
     author_id: Id | None = None
-    title: Text | None = Field(None, description="a part of the title")
+    title: Text | None = Field(default=None, description="a part of the title")
 
 
 class GetBooks(Request):

@@ -30,29 +30,26 @@ from examples.bookstore.query_handlers import GetAuthorsHandler, GetBookHandler,
 from examples.bookstore.settings import Settings
 from examples.bookstore.ws.connections import ConnectionManager
 from outbox_relay import Outbox
-from outbox_relay.cqrs import Request, RequestMap, UnitOfWorkFactory
+from outbox_relay.cqrs import PlainContainer, Request, RequestMap, UnitOfWorkFactory
+from outbox_relay.cqrs.requests.bootstrap import bootstrap
 
 SOURCE: Final = "/bookstore"
 
 
-def commands() -> RequestMap:
+def map_commands(commands: RequestMap) -> None:
     """Which handler handles which command."""
-    commands = RequestMap()
     commands.bind(CreateAuthor, CreateAuthorHandler)
     commands.bind(CreateBook, CreateBookHandler)
     commands.bind(UpdateBook, UpdateBookHandler)
     commands.bind(DeleteBook, DeleteBookHandler)
     commands.bind(SellBook, SellBookHandler)
-    return commands
 
 
-def queries() -> RequestMap:
+def map_queries(queries: RequestMap) -> None:
     """Which handler handles which query."""
-    queries = RequestMap()
     queries.bind(GetAuthors, GetAuthorsHandler)
     queries.bind(GetBook, GetBookHandler)
     queries.bind(GetBooks, GetBooksHandler)
-    return queries
 
 
 class Bookstore:
@@ -67,11 +64,16 @@ class Bookstore:
         self.engine = create_engine(settings.database_url)
         self.connections = ConnectionManager()
         self.counts = CountCache(settings.count_seconds)
-        self.news = News(self.counts, self.connections)
         sessions = async_sessionmaker(self.engine, expire_on_commit=False)
-        self.units = UnitOfWorkFactory(sessions, Outbox(source=SOURCE, wake=settings.wake))
-        self._commands = commands()
-        self._queries = queries()
+        container = PlainContainer()
+        container.bind(CountCache, self.counts)
+        container.bind(News, News(self.counts, self.connections))
+        self._mediator = bootstrap(
+            container,
+            commands_mapper=map_commands,
+            queries_mapper=map_queries,
+            unit_of_work=UnitOfWorkFactory(sessions, Outbox(source=SOURCE, wake=settings.wake)),
+        )
 
     async def send(self, request: Request) -> Any:
         """
@@ -79,14 +81,7 @@ class Bookstore:
 
         What the handler saves and its events commit together; when it raises, neither is there.
         """
-        async with self.units.begin() as unit:
-            if type(request) in self._queries:
-                return await self._queries.get(type(request))(unit, self.counts).handle(request)
-            handler = self._commands.get(type(request))(unit, self.news)
-            response = await handler.handle(request)
-            if handler.events:
-                await unit.add(*handler.events)
-            return response
+        return await self._mediator.send(request)
 
     async def create_tables(self) -> None:
         """The bookstore's own tables, where they are missing. The outbox is `outbox-relay migrate`'s."""

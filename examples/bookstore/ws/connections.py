@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -82,7 +82,8 @@ class Connection:
         """Its result, or None once the connection is dropped."""
         waiting = asyncio.ensure_future(awaitable)
         try:
-            await asyncio.wait({waiting, self._dropped}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {waiting, self._dropped}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             return waiting.result() if waiting.done() else None
         finally:
             waiting.cancel()
