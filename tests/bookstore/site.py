@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import httpx
 import sqlalchemy as sa
 import websockets
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util import await_only
 from websockets.asyncio.client import ClientConnection
 
 from examples.bookstore.app import create_app
@@ -143,3 +144,35 @@ async def make_book(site: Site, **fields: Any) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
     return made
+
+
+class HeldCommit:
+    """The next COMMIT waits here, just before the database gets it."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+        self.fails = False
+
+
+@asynccontextmanager
+async def held_commit(site: Site) -> AsyncIterator[HeldCommit]:
+    """Hold the next COMMIT back; nothing else waits."""
+    dialect = site.bookstore.engine.sync_engine.dialect
+    commit: Callable[[Any], None] = dialect.do_commit
+    held = HeldCommit()
+
+    def do_commit(connection: Any) -> None:
+        if not held.reached.is_set():
+            held.reached.set()
+            await_only(held.go.wait())
+            if held.fails:
+                raise dialect.loaded_dbapi.OperationalError(2013, "no answer to COMMIT")
+        commit(connection)
+
+    dialect.do_commit = do_commit  # type: ignore[method-assign]
+    try:
+        yield held
+    finally:
+        held.go.set()
+        dialect.do_commit = commit  # type: ignore[method-assign]

@@ -5,47 +5,21 @@ Broadcasts: only what is committed, to all who may hear it and are there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy.util import await_only
 
 from examples.bookstore.ws.constants import PkgID, RSPCode
-from tests.bookstore.site import NOBODY, Site, ask, frame, make_book, nothing_more, receive
-
-
-class HeldCommit:
-    """The next COMMIT waits here, just before the database gets it."""
-
-    def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self.go = asyncio.Event()
-        self.fails = False
-
-
-@asynccontextmanager
-async def held_commit(site: Site) -> AsyncIterator[HeldCommit]:
-    """Hold the next COMMIT back; nothing else waits."""
-    dialect = site.bookstore.engine.sync_engine.dialect
-    commit: Callable[[Any], None] = dialect.do_commit
-    held = HeldCommit()
-
-    def do_commit(connection: Any) -> None:
-        if not held.reached.is_set():
-            held.reached.set()
-            await_only(held.go.wait())
-            if held.fails:
-                raise dialect.loaded_dbapi.OperationalError(2013, "no answer to COMMIT")
-        commit(connection)
-
-    dialect.do_commit = do_commit  # type: ignore[method-assign]
-    try:
-        yield held
-    finally:
-        held.go.set()
-        dialect.do_commit = commit  # type: ignore[method-assign]
+from tests.bookstore.site import (
+    NOBODY,
+    Site,
+    ask,
+    frame,
+    held_commit,
+    make_book,
+    nothing_more,
+    receive,
+)
 
 
 CHANGES = [

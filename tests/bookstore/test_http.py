@@ -22,9 +22,7 @@ async def test_each_command_writes_its_event_with_its_state(each_site: Site) -> 
     book = await make_book(each_site)
     async with each_site.http() as client:
         updated = await client.patch(f"/books/{book['id']}", json={"title": "Kindred, again"})
-        sold = await client.put(
-            f"/sales/{uuid.uuid4()}", json={"book_id": book["id"], "copies": 3}
-        )
+        sold = await client.put(f"/sales/{uuid.uuid4()}", json={"book_id": book["id"], "copies": 3})
         other = await make_book(each_site, title="Dawn")
         deleted = await client.delete(f"/books/{other['id']}")
         found = await client.get(f"/books/{book['id']}")

@@ -102,9 +102,7 @@ async def test_who_does_not_read_answers_is_not_read_either(
         return ResponseModel.success(request.pkg_id, request.req_id, "x" * 500_000)
 
     package = next(load_handlers().registrations())
-    monkeypatch.setitem(
-        load_handlers()._registrations, 99, replace(package, handler=large_answer)
-    )
+    monkeypatch.setitem(load_handlers()._registrations, 99, replace(package, handler=large_answer))
     async with running(sqlite_database.async_url, queue_frames=2) as site:
         slow = await unread(site)
         requests = [frame(99) for _ in range(60)]
@@ -141,5 +139,3 @@ async def _until_closed(client: Any) -> tuple[int, ConnectionClosed]:
             taken += 1
         except ConnectionClosed as closed:
             return taken, closed
-
-

@@ -241,7 +241,9 @@ async def test_a_token_ends_within_a_connection(
     assert "the token has expired" in after["data"]["msg"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), OperationalError("SELECT", {}, OSError())])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), OperationalError("SELECT", {}, OSError())]
+)
 async def test_a_handler_that_fails_rolls_back(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

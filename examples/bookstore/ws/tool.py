@@ -126,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             roles = input("roles, such as rate-book; none for anybody: ").split() if asked else []
         file = new_handler(name, roles)
     except (Refused, EOFError) as error:
-        sys.stderr.write(f"{str(error) or 'no name was given: NAME=rate_book'}\n")
+        text = str(error) if isinstance(error, Refused) else "\nno name was given: NAME=rate_book"
+        sys.stderr.write(f"{text}\n")
         return 1
     sys.stdout.write(f"{file.relative_to(Path.cwd())} is written; {name.upper()} has its number\n")
     return 0
