@@ -14,7 +14,7 @@ from outbox_relay._version import __version__
 
 if TYPE_CHECKING:
     from outbox_relay.compression import Compressor, ZlibCompressor
-    from outbox_relay.consumer import ConsumedRecord, Inbox
+    from outbox_relay.consumer import ConsumedRecord, EventConsumer, Inbox
     from outbox_relay.errors import (
         AddNotAwaited,
         AutocommitHandle,
@@ -49,6 +49,7 @@ __all__ = [
     "DomainEvent",
     "ECSTEvent",
     "Event",
+    "EventConsumer",
     "EventProducer",
     "EventTooLarge",
     "Inbox",
@@ -70,7 +71,7 @@ __all__ = [
 
 _HOMES = {
     "outbox_relay.compression": ("Compressor", "ZlibCompressor"),
-    "outbox_relay.consumer": ("ConsumedRecord", "Inbox"),
+    "outbox_relay.consumer": ("ConsumedRecord", "EventConsumer", "Inbox"),
     "outbox_relay.errors": (
         "AddNotAwaited",
         "AutocommitHandle",
