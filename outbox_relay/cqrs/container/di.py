@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -81,6 +82,7 @@ class DIContainer:
                 # Not cached within a request either: a handler has the events of one call.
                 handler = Dependent(type_, use_cache=False)
                 found = container.solve(handler, scopes=SCOPES, scope_resolver=_scope)
+            _refuse_unbound(type_, found)
             self._solved[type_, lent] = found
         return found
 
@@ -113,6 +115,18 @@ class _Request:
 
 def _scope(dependent: DependentBase[Any], inner: Sequence[Any], scopes: Sequence[Any]) -> Any:
     return dependent.scope if dependent.scope in scopes else scopes[-1]
+
+
+def _refuse_unbound(type_: type, solved: di.SolvedDependent[Any]) -> None:
+    # di would call them, and the error would not say who asked for them.
+    for dependent in solved.dag:
+        call = dependent.call
+        if inspect.isabstract(call) or getattr(call, "_is_protocol", False):
+            name = getattr(call, "__name__", repr(call))
+            raise HandlerNotResolved(
+                f"the container of di cannot make {type_.__name__}: nothing is bound to {name}: "
+                f"container.bind(bind_by_type(Dependent(...), {name}))"
+            )
 
 
 def _lent(kind: Any) -> Dependent[Any]:

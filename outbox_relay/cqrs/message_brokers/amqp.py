@@ -65,6 +65,11 @@ class AMQPMessageBroker:
                 f"{error or type(error).__name__}"
             ) from error
 
+    async def declare(self) -> None:
+        """Make exchange and queue now, which a relay asks for: it makes none."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await self._connected()
+
     async def _connected(self) -> AbstractExchange:
         async with self._connecting:
             if self._exchange is None or self._channel is None or self._channel.is_closed:

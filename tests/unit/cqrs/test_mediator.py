@@ -390,7 +390,7 @@ async def test_a_broker_is_told_directly_with_one_warning() -> None:
     sends = cqrs.bootstrap(
         commands_mapper=lambda mapper: mapper.bind(OpenAccount, Tells), message_broker=broker
     )
-    with pytest.warns(cqrs.DirectPublishWarning, match="unit_of_work") as warned:
+    with pytest.warns(cqrs.DirectPublishWarning, match="unit_of_work") as warned:  # noqa: PT031
         await sends.send(OpenAccount(owner="ann"))
         await sends.send(OpenAccount(owner="bob"))
     with pytest.raises(Broken):
