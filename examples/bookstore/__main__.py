@@ -62,7 +62,7 @@ async def run(place: Place) -> int:
         url = f"127.0.0.1:{place.port}"
         token = issue(local.jwt_secret, *ROLES)
         said = {"url": f"http://{url}", "ws": f"ws://{url}", "folder": place.folder}
-        say(WELCOME.format(token=token, **said))
+        say(WELCOME.format(token=token, **said).rstrip())
         following = asyncio.create_task(follow(local))
         while not stop.is_set():
             local.check()
@@ -101,7 +101,9 @@ def main() -> int:
         description="The store, its relay and the invoices on this machine, until Ctrl-C.",
     )
     parser.add_argument("--port", type=int, default=8000, help="of the store (8000)")
-    parser.add_argument("--database-url", help="of the store: mysql+asyncmy://user:password@host/db")
+    parser.add_argument(
+        "--database-url", help="of the store: mysql+asyncmy://user:password@host/db"
+    )
     parser.add_argument("--invoices-url", help="of the invoices, another database")
     parser.add_argument("--bootstrap-servers", help="of Kafka: host:port")
     said = parser.parse_args()

@@ -73,9 +73,7 @@ class Local:
         self._migration = Child(
             "migration", "-m", "outbox_relay", "migrate", *config, log=folder / "migrate.log"
         )
-        self.relay = Child(
-            "relay", "-m", "outbox_relay", "run", *config, log=folder / "relay.log"
-        )
+        self.relay = Child("relay", "-m", "outbox_relay", "run", *config, log=folder / "relay.log")
         self.invoices = Child(
             "invoices", "-m", "examples.bookstore.invoices", log=folder / "invoices.log"
         )

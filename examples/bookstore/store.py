@@ -68,7 +68,7 @@ class Bookstore:
         container = PlainContainer()
         container.bind(CountCache, self.counts)
         container.bind(News, News(self.counts, self.connections))
-        self._mediator = bootstrap(
+        self.mediator = bootstrap(
             container,
             commands_mapper=map_commands,
             queries_mapper=map_queries,
@@ -81,7 +81,7 @@ class Bookstore:
 
         What the handler saves and its events commit together; when it raises, neither is there.
         """
-        return await self._mediator.send(request)
+        return await self.mediator.send(request)
 
     async def create_tables(self) -> None:
         """The bookstore's own tables, where they are missing. The outbox is `outbox-relay migrate`'s."""

@@ -21,7 +21,6 @@ from tests.bookstore.site import (
     receive,
 )
 
-
 CHANGES = [
     (PkgID.CREATE_BOOK, {"title": "Dawn", "author_id": 1}, PkgID.BOOK_CREATED),
     (PkgID.UPDATE_BOOK, {"id": 1, "title": "Dawn"}, PkgID.BOOK_UPDATED),

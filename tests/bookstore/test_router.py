@@ -70,7 +70,7 @@ def test_a_wrong_registration_stops_the_start() -> None:
     router = PackageRouter()
     router.register(PkgID.GET_BOOK)(handler)
 
-    with pytest.raises(ValueError, match="GET_BOOK.* has a handler already: handler"):
+    with pytest.raises(ValueError, match=r"GET_BOOK.* has a handler already: handler"):
         router.register(PkgID.GET_BOOK)(handler)
     with pytest.raises(TypeError, match="must be an async function"):
         router.register(PkgID.GET_BOOKS)(cast(Any, lambda request: None))

@@ -151,9 +151,9 @@ async def test_what_is_refused_leaves_nothing(site: Site) -> None:
         for pkg_id, data, status, msg in REFUSED:
             await socket.send(frame(pkg_id, data))
             answer = await receive(socket)
-            if (answer["pkg_id"], answer["status_code"]) != (pkg_id, status):
-                wrong.append((pkg_id, data, answer))
-            elif msg not in answer["data"]["msg"]:
+            if (answer["pkg_id"], answer["status_code"]) != (pkg_id, status) or msg not in answer[
+                "data"
+            ]["msg"]:
                 wrong.append((pkg_id, data, answer))
 
     assert wrong == []

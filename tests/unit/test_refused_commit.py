@@ -50,11 +50,15 @@ async def test_a_unit_of_work_that_is_refused_is_rolled_back(engine: AsyncEngine
     """
     units = UnitOfWorkFactory(async_sessionmaker(engine))
     called = []
-    with pytest.raises(IntegrityError):
+
+    async def order() -> None:
         async with units.begin() as unit:
             await unit.session.execute(ORDER)
             await unit.add({}, **EVENT)
             unit.after_commit(lambda: called.append("committed"))
+
+    with pytest.raises(IntegrityError):
+        await order()
 
     assert (await _after_another_commit(engine), called) == ((0, 0), [])
 
@@ -64,11 +68,15 @@ async def test_a_repository_that_is_refused_is_rolled_back(engine: AsyncEngine) 
     I1. As the unit of work.
     """
     repository = SqlAlchemyOutboxedEventRepository(async_sessionmaker(engine))
-    with pytest.raises(IntegrityError):
+
+    async def order() -> None:
         async with repository as session:
             await session.execute(ORDER)
             repository.add(session, {}, **EVENT)
             await repository.commit(session)
+
+    with pytest.raises(IntegrityError):
+        await order()
 
     assert await _after_another_commit(engine) == (0, 0)
 
