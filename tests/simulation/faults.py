@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from outbox_relay.schema import Status
+from tests.simulation.knobs import FEW_DEAD_LETTERS
 from tests.simulation.oracle import Event
 from tests.simulation.scenario import LEASE_SECONDS, STATEMENTS, Fault
-from tests.simulation.world import FEW_DEAD_LETTERS, Relay, World
+from tests.simulation.world import Relay, World
 
 Cure = Callable[[], None]
 

@@ -10,21 +10,16 @@ every relay is asked to stop, and must have handed its lanes back within its bud
 from __future__ import annotations
 
 import asyncio
-import zlib
 from asyncio import events as asyncio_events
 from collections import Counter
 from random import Random
-from typing import Any
 
-from outbox_relay.relay import held, marker, reading, term, window
 from outbox_relay.relay.options import RelayOptions
-from outbox_relay.relay.ports import Row
 from outbox_relay.relay.producer import EventProducer, SystemClock
 from outbox_relay.relay.watching import Silent
-from outbox_relay.schema import LANES, Codec
-from outbox_relay.store import ahead
 from tests.simulation.broker import Cluster, SimulatedBroker
 from tests.simulation.database import Database
+from tests.simulation.knobs import knobs, set_knobs
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import Network
 from tests.simulation.oracle import Event, Oracle, TermSeen, Violation
@@ -34,17 +29,13 @@ from tests.simulation.scenario import (
     LEASE_SECONDS,
     OUTAGE,
     STOP_SECONDS,
-    RowPlan,
     Scenario,
-    Write,
 )
 from tests.simulation.store import SimulatedStore
+from tests.simulation.writers import Writers
 
 SETTLE_SECONDS = 60.0
 """Within this time after the faults have ended, everything is settled."""
-
-FEW_DEAD_LETTERS = 2
-"""How many are looked at in a world where everything is scarce."""
 
 IDLE_SECONDS = 8.0
 """A relay asks for a lease, or renews its own, at least so often."""
@@ -54,30 +45,6 @@ PROMPT_SECONDS = 1.5
 
 MOST_STEPS = 150_000
 SLACK_SECONDS = 0.3
-
-
-Knobs = dict[tuple[Any, str], Any]
-
-
-def _knobs(scenario: Scenario) -> Knobs:
-    """Constants of the relay that a small world never reaches: some worlds have smaller ones."""
-    few = scenario.few
-    return {
-        (term, "FIRST_POLL_SECONDS"): scenario.first_poll_seconds,
-        (ahead, "AHEAD_IDS"): 0 if scenario.engine == "postgresql ahead" else 10_000,
-        (window, "MOST_SKIP_RANGES"): 1 if few else 100,
-        (reading, "MAX_OPEN_IDS"): 3 if few else 5000,
-        (marker, "MARK_ROWS"): 4 if few else 2000,
-        (held, "MOST_DEAD_LETTERS"): FEW_DEAD_LETTERS if few else 10_000,
-    }
-
-
-def _set_knobs(knobs: Knobs) -> Knobs:
-    """Set them. What they were."""
-    before = {place: getattr(*place) for place in knobs}
-    for place, value in knobs.items():
-        setattr(*place, value)
-    return before
 
 
 class ProcessClock(SystemClock):
@@ -140,10 +107,9 @@ class World:
             self.loop, self.random, self.oracle, scenario.topics, self.hit, self.trace
         )
         self.relays: list[Relay] = []
-        self.locks: dict[tuple[str, bytes], asyncio.Lock] = {}
-        self.serial = asyncio.Lock()
-        self.writing = 0
-        self.born = 0
+        self.writers = Writers(
+            self.database, engine=scenario.engine, hit=self.hit, trace=self.trace
+        )
         self.closing = False
         self.network.on_trouble = self._unclean
         self.network.on_crash = self.crash
@@ -275,92 +241,16 @@ class World:
         """Relays that run and were not asked to stop."""
         return [relay for relay in self.relays if relay.alive and relay.stop_by is None]
 
-    # Writers: those of one key lock what it stands for before they insert
-
-    async def write(self, write: Write) -> None:
-        """One transaction."""
-        self.writing += 1
-        keys = sorted({(row.topic, row.key) for row in write.rows if row.key is not None})
-        locks = [self.locks.setdefault(key, asyncio.Lock()) for key in keys]
-        if self.scenario.engine == "sqlite":
-            locks = [self.serial]
-        for lock in locks:
-            await lock.acquire()
-        try:
-            await self._insert(write)
-        finally:
-            for lock in locks:
-                lock.release()
-            self.writing -= 1
-
-    async def _insert(self, write: Write) -> None:
-        database = self.database
-        self.born += 1
-        name = f"w{self.born}"
-        incarnation = database.incarnation
-        ids: list[int] = []
-        database.open_transactions.add(name)
-        for plan in write.rows:
-            row_id = database.next_id()
-            if write.unseen:
-                await asyncio.sleep(write.unseen)
-                if database.incarnation != incarnation:
-                    return
-            database.place(self._event(row_id, plan))
-            ids.append(row_id)
-        self.trace(
-            name,
-            "inserts",
-            [f"{i}:{p.topic}/{p.key!r}:{p.kind}" for i, p in zip(ids, write.rows, strict=True)],
-        )
-        if write.unseen:
-            self.hit["id not yet seen"] += 1
-        if write.open_for > 0.1:
-            self.hit["long transaction"] += 1
-        await asyncio.sleep(write.open_for)
-        if database.incarnation != incarnation:
-            return  # its server is gone, and it with it
-        if write.commits:
-            database.commit(ids)
-        else:
-            self.hit["rollback"] += 1
-            database.roll_back(ids)
-        database.open_transactions.discard(name)
-        self.trace(name, "commits" if write.commits else "rolls back", ids)
-
-    def _event(self, row_id: int, plan: RowPlan) -> Event:
-        event_id = (len(self.oracle.events) + 1).to_bytes(16, "big")
-        aside = plan.kind == "aside"
-        payload = None if aside else b'{"n":%d}' % row_id
-        if plan.kind in ("invalid", "large", "unreadable"):
-            self.hit[f"row {plan.kind}"] += 1
-        row = Row(
-            id=row_id,
-            topic=plan.topic,
-            key=plan.key,
-            payload=payload,
-            payload_bytes=20_000 if aside else len(payload or b""),
-            codec=9 if plan.kind == "unreadable" else int(Codec.RAW),
-            headers=None,
-            event_id=event_id,
-            event_name="event",
-            content_type="application/json",
-            created_us=self.database.clock.wall_us(),
-            requeued_us=None,
-            lane=zlib.crc32(event_id if plan.key is None else plan.key) % LANES,
-        )
-        return Event(row, plan.kind)
-
     # From the beginning to the end
 
     def run(self) -> Violation | None:
         """Live through the scenario."""
         asyncio_events._set_running_loop(self.loop)
-        before = _set_knobs(_knobs(self.scenario))
+        before = set_knobs(knobs(self.scenario))
         try:
             self._run()
         finally:
-            _set_knobs(before)
+            set_knobs(before)
             self.oracle.violation = self.oracle.violation or self._bug()
             found = self.oracle.violation
             self.loop.over()
@@ -377,7 +267,7 @@ class World:
         scenario, loop = self.scenario, self.loop
         faults = Faults(self)
         for write in scenario.writes:
-            loop.later(write.at, lambda write=write: loop.create_task(self.write(write)))
+            loop.later(write.at, lambda write=write: loop.create_task(self.writers.write(write)))
         for fault in scenario.faults:
             loop.later(fault.at, faults.begin, fault)
         for n in range(scenario.relays):
@@ -464,8 +354,8 @@ class World:
             if now < look_at:
                 return False
             look_at = now + 0.25
-            waiting = left() if self.oracle.unsettled or self.writing or look_at else []
-            return (not waiting and not self.writing) or now > deadline
+            waiting = left() if self.oracle.unsettled or self.writers.writing or look_at else []
+            return (not waiting and not self.writers.writing) or now > deadline
 
         if not self._steps_until(settled):
             return False

@@ -8,10 +8,7 @@ import pytest
 
 from outbox_relay.relay.ports import Row
 from outbox_relay.relay.reading import Reading
-
-
-def row(row_id: int, lane: int = 0) -> Row:
-    return Row(row_id, "t", b"k", b"", 0, 0, None, b"", "e", "", 0, None, lane)
+from tests.unit.test_reading import row
 
 
 @pytest.fixture
@@ -52,7 +49,11 @@ def test_gained_lanes_are_read_from_the_first_id_in_turn_with_the_others(reading
     """
     reading.gain(frozenset({2, 3}))
 
-    plans = [step(reading, row(5, 2), row(6, 3)), step(reading), step(reading, row(7, 2))]
+    plans = [
+        step(reading, row(5, lane=2), row(6, lane=3)),
+        step(reading),
+        step(reading, row(7, lane=2)),
+    ]
 
     assert [(plan.after_id, sorted(plan.lanes)) for plan in plans] == [
         (0, [2, 3]),
@@ -67,7 +68,7 @@ def test_gained_lanes_join_when_they_have_come_to_the_end(reading):
     """
     reading.open_ids = {90}
     reading.gain(frozenset({2}))
-    step(reading, row(5, 2), uncommitted=(40,))
+    step(reading, row(5, lane=2), uncommitted=(40,))
     assert reading.gained is not None
     assert reading.gained.open_ids == {40}
     step(reading)
@@ -104,7 +105,7 @@ def test_the_room_is_common(reading):
     """
     reading.gain(frozenset({2}))
     for row_id in range(1, 6):
-        reading.take(row(row_id, 1))
+        reading.take(row(row_id, lane=1))
 
     assert reading.gained is not None
     assert reading.gained.room() == reading.room() == 1
@@ -115,7 +116,7 @@ def test_a_rewind_goes_for_gained_lanes_too(reading):
     What paused is found again in all lanes.
     """
     reading.gain(frozenset({2}))
-    step(reading, row(5, 2), row(6, 2))
+    step(reading, row(5, lane=2), row(6, lane=2))
     reading.rewind()
 
     assert not reading.passed()
@@ -155,10 +156,10 @@ def test_lanes_gained_while_others_are_drained_are_read_with_them(reading):
     I2. From the first id once more: of the new ones nothing has been read.
     """
     reading.gain(frozenset({2}))
-    step(reading, row(50, 2), row(60, 2))
+    step(reading, row(50, lane=2), row(60, lane=2))
     reading.gain(frozenset({3}))
     step(reading)
-    plan = step(reading, row(5, 3))
+    plan = step(reading, row(5, lane=3))
 
     assert (plan.after_id, plan.lanes) == (0, {2, 3})
     assert 50 in reading.in_flight
@@ -171,7 +172,7 @@ def test_gained_lanes_that_are_given_back_are_read_no_more(reading):
     reading.gain(frozenset({2, 3}))
     reading.lose(frozenset({3}))
 
-    assert step(reading, row(5, 2), row(6, 2)).lanes == {2}
+    assert step(reading, row(5, lane=2), row(6, lane=2)).lanes == {2}
 
     reading.lose(frozenset({2}))
 
