@@ -11,7 +11,7 @@ INPUTS := pyproject.toml constraints.txt hatch_build.py outbox_relay/_native.c
 # Half of the time a test waits for a server. Two at once fill two cores, each with servers of its own.
 TWO := -n 2 --dist worksteal
 
-NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka
+NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka and not amqp and not redis
 
 .DEFAULT_GOAL := help
 .PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals wheel clean
@@ -30,7 +30,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL, PostgreSQL and Kafka; installs what is missing
+test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL, PostgreSQL, Kafka, RabbitMQ and Redis; installs what is missing
 	NO_SKIPS=1 $(BIN)/python -m pytest $(TWO) -m 'not alone and not long' --ignore=tests/deploy
 	NO_SKIPS=1 $(BIN)/python -m pytest -m 'alone and not long' --ignore=tests/deploy
 

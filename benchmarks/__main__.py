@@ -12,6 +12,7 @@ import typer
 from benchmarks import drain as draining
 from benchmarks import flatness as flat
 from benchmarks import idle as idling
+from benchmarks import inbox as inboxes
 from benchmarks import insert as inserting
 from benchmarks import latency as latencies
 from benchmarks import poison as poisons
@@ -117,6 +118,24 @@ def insert(
     record(
         "insert",
         lambda running: inserting.measure(running.database, rows=rows, runs=runs, beside=beside),
+        database=database,
+        results=results,
+        options=f" --rows {rows} --runs {runs}",
+        start=servers,
+    )
+
+
+@app.command()
+def inbox(
+    database: Database = Kind.MARIADB,
+    rows: Annotated[int, typer.Option(min=1, help="Transactions of each run.")] = 1000,
+    runs: Runs = 5,
+    results: Results = RESULTS,
+) -> None:
+    """What the inbox costs a consumer's handler."""
+    record(
+        "inbox",
+        lambda running: inboxes.measure(running.database, rows=rows, runs=runs),
         database=database,
         results=results,
         options=f" --rows {rows} --runs {runs}",
@@ -258,6 +277,7 @@ def everything(results: Results = RESULTS) -> None:
     latency(results=results)
     idle(results=results)
     insert(results=results)
+    inbox(results=results)
     flatness(results=results)
     several(results=results)
     takeover(results=results)

@@ -85,6 +85,15 @@ SECTIONS: Final[Sequence[Section]] = (
         chart=("client_cpu_us", "client_us"),
     ),
     Section(
+        scenario="inbox",
+        title="Inbox",
+        text=(
+            "A consumer's handler that writes one row for each event, in a transaction of its own, through SQLAlchemy's "
+            "asyncio; alone, and with the inbox in the same transaction. A duplicate is dropped: its handler writes nothing."
+        ),
+        chart=("client_cpu_us", "client_us"),
+    ),
+    Section(
         scenario="flatness",
         title="Flat cost",
         text=(

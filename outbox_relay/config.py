@@ -80,7 +80,7 @@ class LogOptions:
     """json is one object a line; console is for eyes; auto is console on a terminal, else json."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least level that is written. Client libraries never log below warning: they would log keys and values; aiokafka logs at debug only, since the relay says what it says."""
+    """The least level that is written. Client libraries never log below warning: they would log keys and values; those of the brokers log at debug only, since the relay says what they say."""
 
     def problems(self) -> list[str]:
         """What is wrong with these settings, one line each, named by key."""

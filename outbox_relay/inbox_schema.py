@@ -58,6 +58,20 @@ def inbox_tables(name: str = "inbox", *, schema: str | None = None) -> InboxTabl
     return InboxTables(metadata, inbox, latest)
 
 
+def sql_script(dialect: str, *, table: str = "inbox", schema: str | None = None) -> str:
+    """
+    The statements that make the tables, for whoever may not run DDL by program.
+
+    *dialect* is "mysql", "mariadb", "postgresql" or "sqlite". Connects to nothing.
+    """
+    target = sa.engine.make_url(f"{dialect}://").get_dialect()()
+    statements: list[sa.schema.ExecutableDDLElement] = []
+    for known in inbox_tables(table, schema=schema).metadata.sorted_tables:
+        statements.append(sa.schema.CreateTable(known))
+        statements += [sa.schema.CreateIndex(index) for index in known.indexes]
+    return "".join(f"{str(each.compile(dialect=target)).strip()};\n\n" for each in statements)
+
+
 def upgrade(op: Any, *, table: str = "inbox", schema: str | None = None) -> None:
     """
     Make the tables inside a revision of your own, which passes Alembic's `op`.

@@ -19,7 +19,8 @@ from structlog.typing import Processor
 from outbox_relay.config import LogOptions
 
 OWN_LOGGER: Final = "outbox_relay"
-CLIENT_LOGGERS: Final = ("aiokafka", "asyncmy", "aiosqlite", "sqlalchemy", "kafka", "uvicorn")
+BROKER_CLIENTS: Final = ("aiokafka", "aio_pika", "aiormq", "redis")
+CLIENT_LOGGERS: Final = (*BROKER_CLIENTS, "asyncmy", "aiosqlite", "sqlalchemy", "kafka", "uvicorn")
 REPEAT_SECONDS: Final = 30.0
 
 _PASSWORD = re.compile(r"(\w://[^:/@\s]*:)[^\s]+@")
@@ -104,8 +105,10 @@ def configure_logs(options: LogOptions, *, stream: TextIO | None = None) -> None
         # aiokafka writes each record's key and value at DEBUG, SQLAlchemy parameters at INFO.
         logging.getLogger(name).setLevel(logging.WARNING)
     if options.level != "debug":
-        # Each of its errors is one that the relay tells too, with what mends it.
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        # Each of their errors is one that the relay tells too, with what mends it; and aiormq writes a
+        # message that came back, with its body.
+        for name in BROKER_CLIENTS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,

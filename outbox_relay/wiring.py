@@ -10,7 +10,7 @@ import asyncio
 import gc
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from sqlalchemy.engine import make_url
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from outbox_relay.metrics import MetricsObserver
     from outbox_relay.relay.dead_letters import DeadLetters
     from outbox_relay.relay.options import RelayOptions
-    from outbox_relay.relay.ports import Wake
+    from outbox_relay.relay.ports import MessageBroker, Observer, Wake
     from outbox_relay.store.options import DatabaseOptions
     from outbox_relay.wake_listener import WakeListener
 
@@ -104,18 +104,44 @@ def build_producer(
     config: Config, observer: MetricsObserver, wake: WakeListener | None = None
 ) -> EventProducer:
     """The relay over the database and the broker that *config* names."""
-    from outbox_relay.brokers.kafka import KafkaBroker  # noqa: PLC0415
     from outbox_relay.store import open_store  # noqa: PLC0415
 
     return EventProducer(
         open_store(config.database, observer=observer),
-        KafkaBroker(config.kafka, observer=observer),
+        build_broker(config, observer),
         options=config.relay,
         wire=config.wire,
-        publish_deadline_seconds=config.kafka.publish_deadline_seconds,
+        publish_deadline_seconds=config.publish_deadline_seconds,
         observer=observer,
         wake=_all_wakes(config, observer, wake),
     )
+
+
+def build_broker(config: Config, observer: Observer) -> MessageBroker:
+    """The broker of ``broker.kind``. Its client library alone is loaded."""
+    match config.broker.kind:
+        case "kafka":
+            from outbox_relay.brokers.kafka import KafkaBroker  # noqa: PLC0415
+
+            return KafkaBroker(config.kafka, observer=observer)
+        case "amqp":
+            from outbox_relay.brokers.amqp import AmqpBroker  # noqa: PLC0415
+
+            return AmqpBroker(config.amqp, observer=observer)
+        case "redis_streams":
+            from outbox_relay.brokers.redis_streams import RedisStreamsBroker  # noqa: PLC0415
+
+            return RedisStreamsBroker(config.redis, observer=observer)
+        case "redis_pubsub":
+            from outbox_relay.brokers.redis_pubsub import RedisPubSubBroker  # noqa: PLC0415
+
+            return RedisPubSubBroker(config.redis, observer=observer)
+        case "jsonl":
+            from outbox_relay.brokers.jsonl import JsonlBroker  # noqa: PLC0415
+
+            return JsonlBroker(config.jsonl, observer=observer)
+        case _:
+            assert_never(config.broker.kind)
 
 
 def _all_wakes(config: Config, observer: MetricsObserver, wake: WakeListener | None) -> Wake | None:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from outbox_relay.consumer.amqp import AmqpSource
     from outbox_relay.consumer.consumer import EventConsumer
     from outbox_relay.consumer.decoding import decode
     from outbox_relay.consumer.deliveries import read_record
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from outbox_relay.consumer.source import Outcome
 
 __all__ = [
+    "AmqpSource",
     "ConsumedRecord",
     "ConsumerMetrics",
     "Delivery",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "amqp": ("AmqpSource",),
     "consumer": ("EventConsumer",),
     "decoding": ("decode",),
     "deliveries": ("read_record",),

@@ -79,9 +79,12 @@ def _of_amqp(message: Any) -> Delivery:
     )
     said = [(name, text.encode()) for name, text in properties if text and name not in named]
     at = message.timestamp
+    # What this relay adds, since AMQP has no key, and a body is never absent.
+    key = next((value for name, value in given if name == "outbox-key"), None)
     return Delivery(
         topic=message.routing_key or "",
-        value=bytes(message.body),
+        key=key,
+        value=None if "outbox-tombstone" in named else bytes(message.body),
         headers=(*given, *said),
         timestamp=at.replace(tzinfo=at.tzinfo or UTC) if isinstance(at, datetime) else None,
         message_id=message.message_id or None,

@@ -11,6 +11,7 @@ REPEATABLE READ, PostgreSQL ends the second transaction instead (40001), and its
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Awaitable, Generator
 from dataclasses import replace
 from typing import Any, TypeVar, overload
@@ -44,12 +45,21 @@ class Pending(Awaitable[_T]):
         self._run = run
 
     def __await__(self) -> Generator[Any, None, _T]:
-        result: Generator[Any, None, _T] = self._run().__await__()
+        run, self._run = self._run, None
+        if run is None:
+            raise RuntimeError(f"this {self._call}(...) was awaited already")
+        result: Generator[Any, None, _T] = run().__await__()
         return result
 
     def __bool__(self) -> bool:
         # Any other object is true: `if inbox.first_time(...)` would handle every duplicate.
         raise TypeError(f"{self._call} was not awaited: write `await {self._call}(...)`")
+
+    def __del__(self) -> None:
+        if getattr(self, "_run", None) is not None:
+            warnings.warn(
+                f"{self._call}(...) was never awaited", RuntimeWarning, stacklevel=2, source=self
+            )
 
 
 class Inbox:

@@ -21,6 +21,7 @@ from outbox_relay.schema import NOT_YET, utc_now
 
 _MYSQL: Final = ("mysql", "mariadb")
 _INSERTED: Final = 1
+_A_MICROSECOND_LATER: Final = sa.text("received_at + INTERVAL 1 MICROSECOND")
 _UPDATED: Final = 2  # what MySQL counts for a row that ON DUPLICATE KEY UPDATE has changed
 
 
@@ -28,30 +29,31 @@ class Statements:
     """
     What an inbox executes.
 
-    On MySQL and MariaDB `remember` is INSERT IGNORE: affected rows tell an insert from a duplicate,
-    which ON DUPLICATE KEY UPDATE does not do for clients that ask for found rows, as SQLAlchemy does.
-    IGNORE hides no other error here: all values were checked, and the table has no other rule.
+    On MySQL and MariaDB a duplicate changes its row by a microsecond, so that affected rows tell it from
+    an insert: a row that is left as it is counts 1 there as well, for clients that ask for found rows, as
+    SQLAlchemy does. INSERT IGNORE would hide other errors, and asyncmy logs each row that it ignored.
     """
 
     def __init__(self, tables: InboxTables) -> None:
         self._latest = tables.latest
         self.remember_any = sa.insert(tables.inbox)
         row = _parameters("consumer", "event_id")
-        ignore = _counted(self.remember_any.values(row).prefix_with("IGNORE"))
+        on_mysql = mysql.insert(tables.inbox).values(row)
+        touching = _counted(on_mysql.on_duplicate_key_update(received_at=_A_MICROSECOND_LATER))
         standard = [
             _counted(insert(tables.inbox).values(row).on_conflict_do_nothing())
             for insert in (postgresql.insert, sqlite.insert)
         ]
         self._remember: Mapping[str, Insert] = {
-            "mysql": ignore,
-            "mariadb": ignore,
+            "mysql": touching,
+            "mariadb": touching,
             "postgresql": standard[0],
             "sqlite": standard[1],
         }
-        on_mysql = _upsert_on_mysql(tables.latest)
+        noting = _upsert_on_mysql(tables.latest)
         self._note_latest: Mapping[str, Insert] = {
-            "mysql": on_mysql,
-            "mariadb": on_mysql,
+            "mysql": noting,
+            "mariadb": noting,
             "postgresql": _upsert(postgresql.insert, tables.latest),
             "sqlite": _upsert(sqlite.insert, tables.latest),
         }
@@ -59,7 +61,7 @@ class Statements:
     def is_first(self, connection: Connection, values: Mapping[str, Any]) -> bool:
         """Remember the event of *values*, unless it is remembered. Waits for a concurrent one."""
         count: int = connection.execute(self._remember[connection.dialect.name], values).rowcount
-        if count not in (0, _INSERTED):
+        if count not in (0, _INSERTED, _UPDATED):
             # To take a driver that counts nothing for "inserted" would handle every duplicate.
             raise RuntimeError(f"{connection.dialect.driver} says that {count} rows were inserted")
         return count == _INSERTED

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -23,6 +22,7 @@ from outbox_relay.consumer.processor import log
 from outbox_relay.consumer.record import Delivery
 from outbox_relay.consumer.retries import Retries
 from outbox_relay.consumer.source import Process
+from outbox_relay.consumer.waiting import bounded, wait_until
 
 _NEVER_MILLISECONDS: Final = 2**31 - 1
 _FETCH_MILLISECONDS: Final = 1000
@@ -107,7 +107,7 @@ class KafkaSource:
                         detail=str(error),
                         again_in_seconds=round(seconds, 1),
                     )
-                    await _until(stopping, seconds)
+                    await wait_until(stopping, seconds)
         finally:
             await self._drop_producer()
 
@@ -136,7 +136,7 @@ class KafkaSource:
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _bounded(producer.stop(), _CLOSE_SECONDS)
+            await bounded(producer.stop(), _CLOSE_SECONDS)
 
 
 class _Session(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -241,7 +241,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _close(self) -> None:
         await self._end(list(self._workers), self._stop_seconds)
-        await _bounded(self._client.stop(), _CLOSE_SECONDS)
+        await bounded(self._client.stop(), _CLOSE_SECONDS)
 
 
 class _Worker:
@@ -296,18 +296,3 @@ class _Worker:
         # Behind the record, and only now: the other way round a crash would lose it.
         self.done_offset = message.offset + 1
         return not self._ending.is_set()
-
-
-async def _bounded(work: Any, seconds: float) -> None:
-    """Await *work*, but not for longer: a client without its broker may never end."""
-    task = asyncio.ensure_future(work)
-    await asyncio.wait({task}, timeout=seconds)
-    task.cancel()
-    with suppress(asyncio.CancelledError, Exception):
-        await task
-
-
-async def _until(stopping: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stopping.wait()

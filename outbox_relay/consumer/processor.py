@@ -8,7 +8,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from outbox_relay.consumer.record import ConsumedRecord, Delivery
 from outbox_relay.consumer.retries import Again, Retries
 from outbox_relay.consumer.routes import Handler, Route, call
 from outbox_relay.consumer.source import DeadLetter, Outcome, Reason, Source
+from outbox_relay.consumer.waiting import wait_until
 from outbox_relay.errors import ConsumeError, UnreadableRecord
 
 log: Final = structlog.stdlib.get_logger("outbox_relay.consumer")
@@ -84,7 +84,7 @@ class Processor:
             self.metrics.failures.labels(self.metrics.topic(record.topic), kind).inc()
             _say("handler_failed", record.delivery, error, kind=kind, attempts=attempts)
             if isinstance(said, Again):
-                await _wait(ending, said.after_seconds)
+                await wait_until(ending, said.after_seconds)
             elif self.source.can_dead_letter:
                 reason = Reason.HANDLER_FAILED
                 return await self._give_up(record.delivery, reason, error, attempts, ending)
@@ -126,7 +126,7 @@ class Processor:
         while not ending.is_set():
             if not self.source.can_dead_letter:
                 _say("record_held", delivery, error, reason=reason.value)
-                await self._hold(ending, failures + 5)
+                await self._hold(ending, failures)
             else:
                 try:
                     await self.source.dead_letter(delivery, dead.headers())
@@ -142,7 +142,7 @@ class Processor:
     async def _hold(self, ending: asyncio.Event, failures: int) -> None:
         self.metrics.held.inc()
         try:
-            await _wait(ending, self.retries.delay_seconds(failures, self.chance()))
+            await wait_until(ending, self.retries.delay_seconds(failures, self.chance()))
         finally:
             self.metrics.held.dec()
 
@@ -151,12 +151,6 @@ class Processor:
         if name not in self._unknown_names and len(self._unknown_names) < 100:
             self._unknown_names.add(name)
             log.info("unknown_event_skipped", topic=record.topic, event_name=name)
-
-
-async def _wait(ending: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await ending.wait()
 
 
 def _say(event: str, delivery: Delivery, error: BaseException, **more: Any) -> None:

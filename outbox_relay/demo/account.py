@@ -22,6 +22,7 @@ class Account:
     """
     What became of the events. Counts events; `duplicates` counts deliveries beyond the first.
 
+    `booked` is what the consumer's own database holds in the end, `dropped` what its inbox dropped.
     `ghosts` arrived and were never committed; `lost` were committed and never arrived;
     `order_violations` arrived for the first time after a later event of their key.
     """
@@ -33,6 +34,8 @@ class Account:
     lost: int
     order_violations: int
     duplicates: int
+    booked: int | None = None
+    dropped: int = 0
 
     @property
     def balanced(self) -> bool:
@@ -41,10 +44,18 @@ class Account:
             self.committed > 0
             and self.committed == self.delivered
             and self.ghosts == self.lost == self.order_violations == 0
+            and self.booked in (None, self.delivered)
         )
 
 
-def balance(committed: Iterable[Entry], delivered: Iterable[Entry], *, rolled_back: int) -> Account:
+def balance(
+    committed: Iterable[Entry],
+    delivered: Iterable[Entry],
+    *,
+    rolled_back: int,
+    booked: int | None = None,
+    dropped: int = 0,
+) -> Account:
     """
     The account of *committed* (in any order) against *delivered* (in the order of arrival).
 
@@ -63,6 +74,8 @@ def balance(committed: Iterable[Entry], delivered: Iterable[Entry], *, rolled_ba
         lost=len(committed_ids - delivered_ids),
         order_violations=_order_violations(firsts),
         duplicates=deliveries - len(delivered_ids),
+        booked=booked,
+        dropped=dropped,
     )
 
 

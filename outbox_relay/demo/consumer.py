@@ -1,5 +1,5 @@
 """
-A real consumer: reads the topic from its beginning and writes down what it gets.
+A real consumer: reads the topic from its beginning, writes down what it gets, and has it booked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer
 
 from outbox_relay.demo.account import Entry
+from outbox_relay.demo.billing import Billing
 
 _POLL_SECONDS: Final = 0.2
 _FETCH_MILLISECONDS: Final = 10
@@ -24,11 +25,12 @@ class CountingConsumer:
     """
     Every delivery in the order of arrival, duplicates too.
 
-    `latencies` are the last ones, in seconds from the event's row to its arrival here.
+    *billing* handles them. `latencies` are the last ones, in seconds from the event's row to its arrival here.
     """
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, billing: Billing | None = None) -> None:
         self._topic = topic
+        self._billing = billing
         self._consumer: AIOKafkaConsumer | None = None
         self._finishing = asyncio.Event()
         self.delivered: list[Entry] = []
@@ -71,6 +73,8 @@ class CountingConsumer:
         for records in batches.values():
             for record in records:
                 self._take(record, now)
+            if self._billing is not None:
+                await self._billing.handle(records)
 
     async def stop(self) -> None:
         """Let go, whatever the broker does."""

@@ -260,6 +260,9 @@ def account_table(account: Account, *, ascii_only: bool = False) -> Table:
         ("duplicates", account.duplicates, None, "delivered again: at least once allows it"),
         ("rolled back", account.rolled_back, None, "commands that failed after adding an event"),
     ]
+    if account.booked is not None:
+        dropped = f"by the consumer, each event once: its inbox dropped {account.dropped:,}"
+        rows.insert(-1, ("booked", account.booked, account.booked == account.delivered, dropped))
     for name, count, held, meaning in rows:
         table.add_row(name, f"{count:,}", _mark(held, ascii_only=ascii_only), meaning)
     return table
@@ -280,6 +283,6 @@ def verdict(account: Account) -> Text:
     return Text.assemble(
         ("The account balances. ", "bold green"),
         "The broker was taken away and the relay killed, and yet every committed event arrived, "
-        "in the order of its customer, and none of the rolled back ones did. Consumers know the "
-        "duplicates by their ce_id header.",
+        "in the order of its customer, and none of the rolled back ones did. The consumer's inbox "
+        "drops the duplicates, by their ce_id header.",
     )

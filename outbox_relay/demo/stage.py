@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from outbox_relay.demo.account import Account, balance
+from outbox_relay.demo.billing import Billing
 from outbox_relay.demo.books import OutboxCounts, committed_events, count_outbox
 from outbox_relay.demo.broker import EmbeddedBroker
 from outbox_relay.demo.consumer import CountingConsumer
@@ -45,7 +46,8 @@ class Stage:
         self.shop = ShopProcess(
             self._database, orders_per_second=ORDERS_PER_SECOND, log=folder / "shop.log"
         )
-        self.consumer = CountingConsumer(TOPIC)
+        self.billing = Billing(folder / "billing.db")
+        self.consumer = CountingConsumer(TOPIC, self.billing)
         self._engine = create_engine(self._database)
         for part in ("shop", "database", "relay", "broker", "consumer"):
             self.progress.parts[part] = "waiting"
@@ -68,6 +70,7 @@ class Stage:
         await migrate(self._config, log=self._migration_log)
         await create_shop_tables(self._engine)
         self.set("database", "running")
+        await self.billing.open()
         await self.consumer.start(self.broker.bootstrap_servers)
         self.set("consumer", "running")
         await self.relay.start()
@@ -131,6 +134,8 @@ class Stage:
             await committed_events(self._engine),
             self.consumer.delivered,
             rolled_back=self.shop.rolled_back,
+            booked=await self.billing.bookings(),
+            dropped=self.billing.dropped,
         )
 
     async def close(self) -> None:
@@ -139,6 +144,7 @@ class Stage:
         await self.consumer.stop()
         for child in self._children():
             await child.kill()
+        await self.billing.close()
         await self._engine.dispose()
 
     def _children(self) -> tuple[Child, ...]:

@@ -390,3 +390,4 @@ async def test_a_forgotten_await_is_an_error(async_session: AsyncSession) -> Non
 
     with pytest.raises(TypeError, match=r"write `await inbox\.first_time"):
         bool(answer)
+    assert await answer

@@ -65,6 +65,16 @@ def test_duplicates_are_counted_and_allowed(delivered: list[Entry]) -> None:
     assert found.balanced
 
 
+def test_each_event_is_booked_once() -> None:
+    """
+    What the consumer's database holds must be what was delivered, without the duplicates.
+    """
+    delivered = [FIRST, FIRST, SECOND, OTHER]
+
+    assert balance(ALL, delivered, rolled_back=0, booked=3, dropped=1).balanced
+    assert not balance(ALL, delivered, rolled_back=0, booked=4).balanced
+
+
 def test_a_lost_event_does_not_balance() -> None:
     """
     A committed event that never arrives is lost.

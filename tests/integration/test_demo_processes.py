@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaProducer
 from sqlalchemy import create_engine as create_sync_engine
 
 from outbox_relay.demo.account import Entry
+from outbox_relay.demo.billing import Billing
 from outbox_relay.demo.books import committed_events, count_outbox
 from outbox_relay.demo.broker import EmbeddedBroker
 from outbox_relay.demo.consumer import CountingConsumer
@@ -49,22 +50,30 @@ async def publish(broker: EmbeddedBroker, entries: list[Entry]) -> None:
             )
 
 
-async def test_the_consumer_reads_all_partitions_to_the_end(broker: EmbeddedBroker) -> None:
+async def test_the_consumer_reads_all_partitions_to_the_end(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     """
-    What was published before `finish` is read, on every partition, in order per key, copies too.
+    What was published before `finish` is read, on every partition, in order per key, copies too; the
+    copies are dropped by the inbox, and each event is booked once.
     """
     entries = [Entry(f"e{n}-{k}", f"customer-{k}", n) for n in range(1, 6) for k in range(20)]
-    consumer = CountingConsumer("orders")
+    billing = Billing(tmp_path / "billing.db")
+    await billing.open()
+    consumer = CountingConsumer("orders", billing)
     await consumer.start(broker.bootstrap_servers)
     await publish(broker, [*entries, entries[0]])
     consumer.finish()
     async with asyncio.timeout(30):
         await consumer.read()
     await consumer.stop()
+    booked = await billing.bookings()
+    await billing.close()
 
     assert sorted(consumer.delivered, key=str) == sorted([*entries, entries[0]], key=str)
     assert [e.number for e in consumer.delivered if e.key == "customer-7"] == [1, 2, 3, 4, 5]
-    assert consumer.duplicates == 1
+    assert consumer.duplicates == billing.dropped == 1
+    assert booked == len(entries)
 
 
 async def test_a_frozen_broker_answers_again_when_thawed(broker: EmbeddedBroker) -> None:

@@ -59,10 +59,12 @@ MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 55
 VAGUE_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 HEAVY = {
+    "aio_pika",
     "aiokafka",
     "alembic",
     "confluent_kafka",
     "prometheus_client",
+    "redis",
     "rich",
     "starlette",
     "typer",

@@ -105,6 +105,24 @@ CASES = [
         "relay.wake_notify = true does not go with database.transaction_pooler = true: LISTEN belongs "
         "to a session, and behind such a pooler nothing would ever be heard: use relay.wake_address",
     ),
+    *(
+        (
+            {
+                "broker.kind": kind,
+                f"{section}.url": f"{section}://localhost/",
+                f"{section}.max_record_bytes": "100000",
+            },
+            f"relay.batch_bytes = 262144 must be at most {section}.max_record_bytes = 100000: an "
+            "event that is too large must travel alone",
+        )
+        for kind, section in (("amqp", "amqp"), ("redis_pubsub", "redis"))
+    ),
+    (
+        {"broker.kind": "jsonl", "relay.lease_seconds": "10.5"},
+        "relay.lease_seconds = 10.5 must be greater than jsonl.publish_deadline_seconds = 10.0 by 1 "
+        "or more: a batch is published only while the rest of the lease is longer than the deadline, "
+        "which would hardly ever be so",
+    ),
     (
         {"kafka.request_timeout_seconds": "10"},
         "kafka.request_timeout_seconds = 10.0 must be less than kafka.publish_deadline_seconds = 10.0",

@@ -19,10 +19,11 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from outbox_relay import NotificationEvent
+from outbox_relay.brokers.amqp_message import message_of
 from outbox_relay.consumer import ConsumedRecord, Delivery, Envelope, decode, read_record
 from outbox_relay.consumer.decoding import MAX_BYTES
 from outbox_relay.errors import UnreadableRecord, WrongEvent
-from outbox_relay.relay.ports import Row
+from outbox_relay.relay.ports import Record, Row
 from outbox_relay.relay.wire import Encoder
 
 ID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
@@ -53,6 +54,21 @@ def relayed(
     payload: bytes, *, pass_through: bool = False, codec: int = 0, **changed: Any
 ) -> Delivery:
     """What this relay writes for a row."""
+    record = relay_record(payload, pass_through=pass_through, codec=codec, **changed)
+    return Delivery(
+        topic="rooms",
+        partition=2,
+        offset=1754,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+    )
+
+
+def relay_record(
+    payload: bytes, *, pass_through: bool = False, codec: int = 0, **changed: Any
+) -> Record:
+    """The record of a row."""
     row = Row(
         id=41,
         lane=0,
@@ -69,15 +85,7 @@ def relayed(
         payload_bytes=len(payload),
     )
     encoder = Encoder(source="/r", max_payload_bytes=10_000, pass_through=pass_through)
-    record = encoder.record(row._replace(**changed))
-    return Delivery(
-        topic="rooms",
-        partition=2,
-        offset=1754,
-        key=record.key,
-        value=record.value,
-        headers=tuple(record.headers),
-    )
+    return encoder.record(row._replace(**changed))
 
 
 def test_what_the_relay_writes_is_read() -> None:
@@ -459,6 +467,31 @@ def test_a_clients_own_message_is_read(message: object) -> None:
     assert (record.event_id, record.event_name, record.topic) == (ID, "n", "t")
     assert record.delivery.timestamp == datetime.fromtimestamp(1, UTC)
     assert read_record(record) is record
+
+
+@pytest.mark.parametrize("codec", [0, 3])
+def test_what_the_relay_writes_to_amqp_is_read_like_that_of_kafka(codec: int) -> None:
+    """
+    The key and a tombstone travel in headers there.
+    """
+    found = relay_record(b'{"room_id": 1}' if codec == 0 else b"", codec=codec)
+    message = message_of(found)
+    names = (
+        "body",
+        "headers",
+        "content_type",
+        "content_encoding",
+        "timestamp",
+        "message_id",
+        "type",
+    )
+    record = read_record(
+        SimpleNamespace(**{name: getattr(message, name) for name in names}, routing_key="rooms")
+    )
+
+    assert (record.event_id, record.event_name, record.key) == (ID, "MeetingRoomClosed", b"7")
+    assert record.is_tombstone == (codec == 3)
+    assert record.sequence == 41
 
 
 def test_amqp_properties_say_id_and_name_where_no_envelope_does() -> None:

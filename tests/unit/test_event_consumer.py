@@ -5,6 +5,8 @@ What becomes of a delivery, whatever the broker: handled, skipped, repeated, giv
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -360,3 +362,20 @@ def test_a_domain_event_is_no_event_of_the_wire() -> None:
     It has no name to be found by.
     """
     assert not hasattr(DomainEvent, "from_record")
+
+
+def test_the_inbox_loads_no_broker_client() -> None:
+    """
+    A service pays for the client that it uses, and needs no other one.
+    """
+    program = """
+import sys
+from outbox_relay import ConsumedRecord, EventConsumer, Inbox
+clients = {"aiokafka", "aio_pika", "confluent_kafka", "redis", "alembic", "starlette"}
+print(sorted({name.split(".")[0] for name in sys.modules} & clients))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"

@@ -98,7 +98,10 @@ def test_aiokafka_logs_at_debug_only(level: str, lines_written: int) -> None:
     assert len(lines(stream)) == lines_written
 
 
-@pytest.mark.parametrize("name", ["aiokafka.producer", "asyncmy", "sqlalchemy.engine", "uvicorn"])
+@pytest.mark.parametrize(
+    "name",
+    ["aiokafka.producer", "aiormq.channel", "redis", "asyncmy", "sqlalchemy.engine", "uvicorn"],
+)
 def test_client_libraries_never_log_below_warning(name: str) -> None:
     """
     I11. aiokafka writes keys and values at DEBUG, whatever our own level is.

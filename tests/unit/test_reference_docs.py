@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from outbox_relay.cli.app import app
 from outbox_relay.cli.exits import Exit
 from outbox_relay.config_text import reference_table
+from outbox_relay.consumer import ConsumerMetrics, Inbox
 from outbox_relay.metrics import REBUILD_REASONS, Metrics, MetricsObserver
 from outbox_relay.relay.outcomes import Fault, RejectReason, Unknown
 from outbox_relay.relay.ports import Backlog
@@ -55,8 +56,11 @@ def exported() -> dict[str, tuple[str, str, str]]:
     observer.read(1, 0.1)
     observer.latency(0.1, 1)
     observer.sampled(Backlog(rows=0, capped=False, oldest_us=None, dead_rows=0))
+    consumers = ConsumerMetrics(inboxes=[Inbox("billing")])
+    consumers.records.labels("t", "handled").inc()
+    consumers.failures.labels("t", "error").inc()
     found = {}
-    for family in metrics.registry.collect():
+    for family in (*metrics.registry.collect(), *consumers.registry.collect()):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = {
             label: None for sample in family.samples for label in sample.labels if label != "le"
@@ -67,8 +71,8 @@ def exported() -> dict[str, tuple[str, str, str]]:
 
 def test_every_metric_is_documented() -> None:
     """
-    docs/reference/metrics.md names exactly the metrics that the relay exports, with type, labels
-    and meaning.
+    docs/reference/metrics.md names exactly the metrics that relay and consumers export, with type,
+    labels and meaning.
     """
     documented = {
         row[0].strip("`"): (row[1], row[2].replace("`", ""), row[3])
