@@ -26,12 +26,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; its settings come from the environment if none are given."""
     said = Settings.from_environment() if settings is None else settings
     # A handler that is not one shall stop the start, not the first client.
-    load_handlers()
+    packages = load_handlers()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         bookstore = Bookstore(said)
         app.state.bookstore = bookstore
+        app.state.packages = packages
         await bookstore.create_tables()
         try:
             yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -37,7 +36,7 @@ from examples.bookstore.store import Bookstore
 router = APIRouter()
 
 
-def bookstore_of(request: Request) -> Bookstore:
+async def bookstore_of(request: Request) -> Bookstore:
     """The bookstore that this application serves."""
     bookstore: Bookstore = request.app.state.bookstore
     return bookstore
@@ -49,7 +48,7 @@ Store = Annotated[Bookstore, Depends(bookstore_of)]
 def requires(*roles: str) -> Any:
     """A dependency: the caller, who has every one of *roles*."""
 
-    def caller(request: Request, bookstore: Store) -> Identity:
+    async def caller(request: Request, bookstore: Store) -> Identity:
         token = bearer(request.headers.get("authorization"))
         if token is None:
             raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN")
@@ -57,12 +56,8 @@ def requires(*roles: str) -> Any:
         identity.require(roles)
         return identity
 
-    return Depends(_named(caller, roles))
-
-
-def _named(caller: Callable[..., Identity], roles: tuple[str, ...]) -> Callable[..., Identity]:
     caller.__name__ = f"requires {', '.join(roles)}"
-    return caller
+    return Depends(caller)
 
 
 @router.get("/livez")

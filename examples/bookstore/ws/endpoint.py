@@ -11,7 +11,7 @@ from examples.bookstore.errors import Unauthenticated
 from examples.bookstore.store import Bookstore
 from examples.bookstore.ws.connections import Connection
 from examples.bookstore.ws.frames import ResponseModel
-from examples.bookstore.ws.router import load_handlers
+from examples.bookstore.ws.router import PackageRouter
 
 SUBPROTOCOL = "bearer"
 
@@ -30,7 +30,7 @@ async def serve(websocket: WebSocket) -> None:
         return
     # The server must choose one of the subprotocols that were offered, and the token is none.
     await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    packages = load_handlers()
+    packages: PackageRouter = websocket.app.state.packages
 
     async def answer(frame: str | bytes, identity: Identity) -> ResponseModel:
         return await packages.answer(frame, identity, bookstore)
