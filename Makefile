@@ -14,11 +14,11 @@ TWO := -n 2 --dist worksteal
 NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka and not amqp and not redis
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bench bench-install bench-rivals wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-15s %s\n' "$$name" "$$text"; done
+		printf '  make %-17s %s\n' "$$name" "$$text"; done
 
 venv: $(VENV)/.dev ## create .venv with everything a developer needs
 
@@ -86,6 +86,21 @@ model: $(VENV)/.dev services ## every state of the lease protocol's model, and w
 
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo
+
+bookstore: $(VENV)/.dev ## the example application with its relay and a second service; no service needed
+	$(BIN)/python -m examples.bookstore
+
+bookstore-servers: $(VENV)/.dev services ## the same on a MariaDB and a Kafka that it starts
+	$(BIN)/python -m tests.bookstore.servers
+
+bookstore-chaos: $(VENV)/.dev services ## 1,000 sales while relay and consumer are killed: one invoice each
+	BOOKSTORE_SALES=1000 BOOKSTORE_KILLS=20 NO_SKIPS=1 $(BIN)/python -m pytest tests/bookstore/test_end_to_end.py -q
+
+ws-handlers: $(VENV)/.dev ## the example's WebSocket packages, with their roles
+	@$(MAKE) -s -C examples/bookstore ws-handlers
+
+new-ws-handler: $(VENV)/.dev ## a WebSocket handler from the template: NAME=rate_book ROLES="rate-book admin"
+	@$(MAKE) -s -C examples/bookstore new-ws-handler
 
 bench: services bench-install ## us beside python-cqrs, on real servers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks all

@@ -122,7 +122,9 @@ class UnitOfWork:
         try:
             await self.session.commit()
         except BaseException:
-            self._callbacks.clear()
+            # SQLite keeps a transaction open whose COMMIT it refused, and its connection would go
+            # back to the pool as it is: the next user's COMMIT would make it true.
+            await self.rollback()
             raise
         finally:
             self._is_committing = False

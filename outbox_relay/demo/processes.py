@@ -54,6 +54,11 @@ class Child:
         self._expected_to_run = True
 
     @property
+    def is_started(self) -> bool:
+        """Whether it has been started, ever."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """Its process id."""
         assert self._process is not None

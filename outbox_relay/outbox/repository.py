@@ -147,7 +147,13 @@ class SqlAlchemyOutboxedEventRepository:
             await session.run_sync(self._write, [item.event for item in queued])
             guard.fulfil({item.note for item in queued})
             del self._queues[sync]
-        await session.commit()
+        try:
+            await session.commit()
+        except BaseException:
+            # SQLite keeps a transaction open whose COMMIT it refused, and its connection would go
+            # back to the pool as it is: the next user's COMMIT would make it true.
+            await session.rollback()
+            raise
 
     async def rollback(self, session: AsyncSession) -> None:
         """Undo the state changes and drop the queued events."""

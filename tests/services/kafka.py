@@ -43,6 +43,8 @@ SETTINGS = {
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "5",
     "group.initial.rebalance.delay.ms": "0",
+    # A consumer that was killed keeps its partitions for so long, whatever it says (default 6 s).
+    "group.min.session.timeout.ms": "1000",
     "log.cleaner.dedupe.buffer.size": "16777216",
     "log.segment.bytes": "268435456",
     # Each new partition touches two such files, which costs a broker here 10 ms at the default size.

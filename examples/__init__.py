@@ -1,0 +1,1 @@
+"""Example applications; each folder has its own README."""

@@ -1,0 +1,1 @@
+"""The WebSocket door: frames, the router by package id, connections and handlers."""
