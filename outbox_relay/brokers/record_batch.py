@@ -15,7 +15,8 @@ from aiokafka import codec
 from aiokafka.record.util import calc_crc32c
 
 from outbox_relay.native import native
-from outbox_relay.relay.ports import NO_HEADERS, HeaderBlock, Record
+from outbox_relay.relay.envelope import NO_HEADERS
+from outbox_relay.relay.ports import HeaderBlock, Record
 
 _HEADER = Struct(">qiibIhiqqqhii")
 """base offset, length, leader epoch, magic, crc, attributes, last offset delta, first and largest

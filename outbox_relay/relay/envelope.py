@@ -16,13 +16,23 @@ from typing import Any, Final
 from uuid import UUID
 
 from outbox_relay.compression import UnreadablePayload, inflate
-from outbox_relay.relay.ports import NO_HEADERS, Record, Row
+from outbox_relay.relay.ports import HeaderBlock, Record, Row
 from outbox_relay.relay.wire import Encoder, UnreadableRow, WireOptions
 from outbox_relay.schema import Codec
 
 NOTIFICATION: Final = "notification_event"
 MESSAGE_TYPE: Final = "message_type"
 """The header of a row that says which type python-cqrs-0 names, such as ecst_event."""
+
+
+class _None(tuple[tuple[str, bytes], ...]):
+    """No plain tuple: by that a record without headers is known, and the loop in C leaves it to Python."""
+
+    __slots__ = ()
+
+
+NO_HEADERS: Final = HeaderBlock(_None())
+"""As a record's `shared`: it travels without any header, the three of its own included."""
 
 _text: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
 

@@ -57,16 +57,6 @@ class HeaderBlock:
     encoded: bytes = b""
 
 
-class _None(tuple[tuple[str, bytes], ...]):
-    """No plain tuple, so that the loop in C leaves records with it to Python."""
-
-    __slots__ = ()
-
-
-NO_HEADERS = HeaderBlock(_None())
-"""As a record's `shared`: it travels without any header, `ce_id`, `ce_time` and `outbox-seq` included."""
-
-
 class Record(NamedTuple):
     """
     What goes on the wire, in parts: most headers of a topic's records are the same.
@@ -89,8 +79,8 @@ class Record(NamedTuple):
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         """All headers, in the order in which they travel."""
-        if self.shared is NO_HEADERS:
-            return []
+        if type(self.shared.headers) is not tuple:
+            return []  # see NO_HEADERS
         return [
             ("ce_id", self.event_id),
             ("ce_time", self.time),

@@ -116,8 +116,8 @@ class AdoptedWorld:
         self.store = self.another()
 
     async def prepare(self) -> None:
-        with self.engine.connect() as connection:
-            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        each = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with each.connect() as connection:
             for statement in adoption.missing(connection, self.names):
                 connection.exec_driver_sql(statement)
         await self.store.check_schema()

@@ -13,7 +13,6 @@ from outbox_relay.schema import SCHEMA_VERSION, Status
 from tests.contract.adopted import AdoptedWorld
 from tests.contract.stores import SqlWorld, World, open_world
 
-
 KINDS = ["memory", "mariadb", "mysql", "postgresql", "sqlite"]
 ADOPTED = ["adopted mariadb", "adopted mysql", "adopted postgresql"]
 
