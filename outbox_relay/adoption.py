@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
@@ -34,6 +34,7 @@ NEAR_THE_LIMIT: Final = 0.8
 SAMPLED_ROWS: Final = 1000
 
 Result = TypeVar("Result")
+IsolationLevel = Literal["AUTOCOMMIT", "READ COMMITTED"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def prepare(options: DatabaseOptions) -> list[str]:
             connection.exec_driver_sql(statement.replace("%", "%%"))
         return statements
 
-    return connected(options, work, seconds=INDEX_SECONDS)
+    return connected(options, work)
 
 
 def index_statement(connection: sa.Connection, names: AdoptedTables) -> str:
@@ -245,25 +246,29 @@ def connected(
     options: DatabaseOptions,
     work: Callable[[sa.Connection], Result],
     *,
-    seconds: float | None = None,
+    seconds: float = INDEX_SECONDS,
+    isolation: IsolationLevel = "AUTOCOMMIT",
 ) -> Result:
     """
-    *work* on a connection that commits each statement, within *seconds*.
+    *work* on a connection that commits each statement unless told otherwise, within *seconds*.
 
     Raises StoreUnavailable if the database does not answer or refuses.
     """
-    return asyncio.run(_connected(options, work, seconds or INDEX_SECONDS))
+    return asyncio.run(_connected(options, work, seconds, isolation))
 
 
 async def _connected(
-    options: DatabaseOptions, work: Callable[[sa.Connection], Result], seconds: float
+    options: DatabaseOptions,
+    work: Callable[[sa.Connection], Result],
+    seconds: float,
+    isolation: IsolationLevel,
 ) -> Result:
     engine = database_engine(options)
     try:
         async with asyncio.timeout(options.connect_timeout_seconds):
             connection = await engine.connect()
         async with aclosing(connection):
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execution_options(isolation_level=isolation)
             async with asyncio.timeout(seconds):
                 return await connection.run_sync(work)
     except TimeoutError as error:

@@ -8,7 +8,8 @@ reasons of dead letters) is in tables of ours, named after it; of the foreign ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -23,6 +24,7 @@ from outbox_relay.schema import (
     MAX_ERROR_CHARS,
     MAX_KEY_BYTES,
     SCHEMA_VERSION,
+    Codec,
     Status,
     Tables,
     tables,
@@ -74,6 +76,22 @@ class Layout:
     text_ids: bool
     """Up to 4.10.0 `event_id` is 32 hexadecimal digits; later 16 bytes, or PostgreSQL's uuid."""
 
+    def envelope(self, told: str) -> str | None:
+        """The name of the envelope around its rows' payloads, unless they hold the whole document."""
+        if not self.has_event_type:
+            return None
+        if told != "auto":
+            return told
+        return "python-cqrs-3" if self.has_topic else "python-cqrs-0"
+
+    def key_of(self, plain: bytes, path: Sequence[str]) -> bytes | None:
+        """The key of an event, where *plain* is what its row holds. *path* is that in the document."""
+        if not path:
+            return None
+        if not self.has_event_type:
+            return key_at(plain, path)
+        return key_at(plain, path[1:]) if path[0] == "payload" else None
+
     @property
     def releases(self) -> str:
         """The releases that make such a table, as far as they were looked at."""
@@ -115,6 +133,42 @@ def recognise(table: str, types: Mapping[str, str]) -> Layout:
     return layout
 
 
+ZLIB_STARTS: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+"""What zlib writes first (RFC 1950), by level. A JSON document begins otherwise."""
+
+
+def codec_of(stored: bytes, told: str) -> Codec:
+    """
+    How *stored* is stored; *told* is ``sniff``, ``raw`` or ``zlib``.
+
+    >>> codec_of(b'{"a": 1}', "sniff").name, codec_of(b"x\\x9c...", "sniff").name
+    ('RAW', 'ZLIB')
+    """
+    if told == "sniff":
+        return Codec.ZLIB if stored[:2] in ZLIB_STARTS else Codec.RAW
+    return Codec[told.upper()]
+
+
+def key_at(document: bytes, path: Sequence[str]) -> bytes | None:
+    """
+    The value at *path* in a JSON document, as a key; None if there is none, or it is too long for one.
+
+    >>> key_at(b'{"payload": {"user_id": 7}}', ["payload", "user_id"])
+    b'7'
+    """
+    try:
+        found: Any = json.loads(document)
+        for name in path:
+            found = found[name]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    if found is None:
+        return None
+    text = found if isinstance(found, str) else json.dumps(found, separators=(",", ":"))
+    key = text.encode(errors="surrogatepass")
+    return key if len(key) <= MAX_KEY_BYTES else None
+
+
 class _UuidOfBytes(TypeDecorator[UUID]):
     """A UUID in 16 plain bytes on every database."""
 
@@ -149,6 +203,23 @@ class AdoptedTables:
         """What neither relay selects any more."""
         c = self.outbox.c
         return sa.and_(c.event_status == "NOT_PRODUCED", c.flush_counter >= MOST_FLUSHES)
+
+    def seconds_waited(self, connection: sa.Connection) -> sa.ColumnElement[Any]:
+        """How long ago the oldest pending row was created, by the server's clock and zone."""
+        c = self.outbox.c
+        firsts = [
+            sa.select(c.created_at)
+            .where(c.event_status == state, c.flush_counter < MOST_FLUSHES)
+            .order_by(c.id)
+            .limit(1)
+            .scalar_subquery()
+            for state in PENDING_STATES
+        ]
+        new, failed = firsts
+        oldest = sa.func.least(sa.func.coalesce(new, failed), sa.func.coalesce(failed, new))
+        if connection.dialect.name == "postgresql":
+            return sa.extract("epoch", sa.func.localtimestamp() - oldest)
+        return sa.func.timestampdiff(sa.text("SECOND"), oldest, sa.func.now())
 
     def dead_letters(self, topic: str) -> sa.Subquery:
         """The rows that were given up, in the columns of our own table."""

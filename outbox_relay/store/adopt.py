@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from outbox_relay.python_cqrs import (
 from outbox_relay.relay.envelope import ENVELOPES, Parts
 from outbox_relay.relay.lease import Term
 from outbox_relay.relay.ports import Aged, Observer, PurgePlan, ReadPlan, Row
-from outbox_relay.schema import MAX_ERROR_CHARS, MAX_KEY_BYTES, MAX_PAYLOAD_BYTES, Codec
+from outbox_relay.schema import MAX_ERROR_CHARS, MAX_PAYLOAD_BYTES, Codec
 from outbox_relay.store.adopt_statements import AdoptedStatements
 from outbox_relay.store.channel import MissingTable
 from outbox_relay.store.options import DatabaseOptions
@@ -28,26 +27,6 @@ from outbox_relay.store.sql import SqlStore
 from outbox_relay.store.statements import Statements
 
 FIELDS = len(Row._fields)
-
-
-def key_at(document: bytes, path: Sequence[str]) -> bytes | None:
-    """
-    The value at *path* in a JSON document, as a key; None if there is none, or it is too long for one.
-
-    >>> key_at(b'{"payload": {"user_id": 7}}', ["payload", "user_id"])
-    b'7'
-    """
-    try:
-        found: Any = json.loads(document)
-        for name in path:
-            found = found[name]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    if found is None:
-        return None
-    text = found if isinstance(found, str) else json.dumps(found, separators=(",", ":"))
-    key = text.encode(errors="surrogatepass")
-    return key if len(key) <= MAX_KEY_BYTES else None
 
 
 class AdoptedStore(SqlStore):
@@ -85,10 +64,8 @@ class AdoptedStore(SqlStore):
             options=self._options,
         )
         self._sql: Statements = self._adopted
-        shape = self._options.layout_envelope
-        if shape == "auto":
-            shape = "python-cqrs-3" if layout.has_topic else "python-cqrs-0"
-        self._envelope = ENVELOPES[shape] if layout.has_event_type else None
+        shape = layout.envelope(self._options.layout_envelope)
+        self._envelope = ENVELOPES[shape] if shape else None
 
     async def check_schema(self) -> None:
         """See Store. Also finds out which release made the table."""
@@ -138,19 +115,13 @@ class AdoptedStore(SqlStore):
         except UnreadablePayload:
             return row  # the encoder says so, and it becomes a dead letter
         if self._path:
-            row = row._replace(key=self._key(plain))
+            row = row._replace(key=self._layout.key_of(plain, self._path))
         if self._envelope is None:
             return row
         if row.payload is not None:
             document = self._document(row, plain, columns)
             row = row._replace(payload=document, payload_bytes=len(document))
         return row._replace(codec=int(Codec.RAW))
-
-    def _key(self, plain: bytes) -> bytes | None:
-        if self._envelope is not None:
-            # Its rows hold what the document has under "payload".
-            return key_at(plain, self._path[1:]) if self._path[0] == "payload" else None
-        return key_at(plain, self._path)
 
     def _document(self, row: Row, plain: bytes, columns: Sequence[Any]) -> bytes:
         assert self._envelope is not None

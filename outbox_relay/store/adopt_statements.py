@@ -16,6 +16,7 @@ from outbox_relay.python_cqrs import (
     GIVEN_UP,
     MOST_FLUSHES,
     PENDING_STATES,
+    ZLIB_STARTS,
     AdoptedTables,
     Layout,
 )
@@ -24,8 +25,6 @@ from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.options import DatabaseOptions
 from outbox_relay.store.statements import Statements, _ids
 
-# zlib's header (RFC 1950): deflate with a window of 32 KiB, and the four levels that zlib writes.
-_ZLIB_STARTS = ("7801", "785e", "789c", "78da")
 _STATES = ", ".join(f"'{state}'" for state in PENDING_STATES)
 
 
@@ -115,9 +114,9 @@ class AdoptedStatements(Statements):
             case "zlib":
                 return "1"
         if self._d.name == "postgresql":
-            starts = ", ".join(f"'\\x{start}'::bytea" for start in _ZLIB_STARTS)
+            starts = ", ".join(f"'\\x{start.hex()}'::bytea" for start in ZLIB_STARTS)
             return f"CASE WHEN substring(payload FROM 1 FOR 2) IN ({starts}) THEN 1 ELSE 0 END"
-        starts = ", ".join(f"x'{start}'" for start in _ZLIB_STARTS)
+        starts = ", ".join(f"x'{start.hex()}'" for start in ZLIB_STARTS)
         return f"CASE WHEN LEFT(payload, 2) IN ({starts}) THEN 1 ELSE 0 END"
 
     def _created_us(self) -> str:

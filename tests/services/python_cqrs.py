@@ -5,6 +5,7 @@ Releases of python-cqrs, each in a virtual environment of its own: they need old
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -25,9 +26,15 @@ PROGRAM = REQUIREMENTS / "program.py"
 SECONDS = 120.0
 
 
+def _folder(release: str) -> Path:
+    """Of these requirements: others have another one."""
+    wanted = hashlib.sha256((REQUIREMENTS / f"{release}.txt").read_bytes()).hexdigest()[:8]
+    return HOME / f"{release}-{wanted}"
+
+
 def python_of(release: str) -> Path:
     """Its interpreter. Raises MissingPartError if it is not installed."""
-    python = HOME / release / "bin" / "python"
+    python = _folder(release) / "bin" / "python"
     if not python.exists():
         raise MissingPartError(
             f"python-cqrs {release} is not installed; run: python -m tests.services.install"
@@ -40,7 +47,7 @@ def install(release: str) -> None:
     HOME.mkdir(parents=True, exist_ok=True)
     with (HOME / f"{release}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = HOME / release
+        folder = _folder(release)
         if (folder / "bin" / "python").exists():
             return
         draft = HOME / f"{release}.draft"
@@ -63,9 +70,9 @@ def install(release: str) -> None:
         draft.rename(folder)
 
 
-def run(release: str, database: Database, do: str, **argument: Any) -> Any:
-    """What its program answers; see `program.py` beside the versions."""
-    told = {"do": do, "url": database.async_url} | argument
+def run(release: str, database: Database, *steps: dict[str, Any], **argument: Any) -> Any:
+    """Take *steps* in a process of that release; see `program.py` beside the requirements."""
+    told = {"steps": steps, "url": database.async_url} | argument
     done = subprocess.run(
         [str(python_of(release)), str(PROGRAM), json.dumps(told)],
         capture_output=True,

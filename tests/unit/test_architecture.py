@@ -28,7 +28,17 @@ KERNEL = {
     "_version",
 }
 CONFIG = {"config", "config_checks", "config_combinations", "config_text"}
-EDGE = {*CONFIG, "adoption", "autogenerate", "logs", "metrics", "migrate", "http", "wake_listener"}
+EDGE = {
+    *CONFIG,
+    "adoption",
+    "adoption_move",
+    "autogenerate",
+    "logs",
+    "metrics",
+    "migrate",
+    "http",
+    "wake_listener",
+}
 TOP = {"cli", "demo", "__main__"}
 
 # What the first part of a module's name may import besides itself. `` is the package's own

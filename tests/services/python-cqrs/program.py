@@ -1,7 +1,7 @@
 """
 python-cqrs at work, in its own virtual environment: makes its table, writes, relays.
 
-Its argument, JSON, names what to do; its last line of output is the answer. Knows 0.0.15, 4.9 and 5.3.
+Its argument, JSON, names the steps; its last line of output is the answer. Knows 0.0.15, 4.9 and 5.3.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cqrs.adapters.kafka import kafka_producer_factory
 from cqrs.compressors.zlib import ZlibCompressor
 from cqrs.message_brokers.kafka import KafkaMessageBroker
 from cqrs.outbox.sqlalchemy import Base, SqlAlchemyOutboxedEventRepository
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 RELEASE = version("python-cqrs")
@@ -43,9 +44,7 @@ def event(told):
 def kind_of(told):
     """Its event classes are generic, and registered by name."""
     if told.get("kind") == "pydantic":
-        from cqrs.events.event import PydanticNotificationEvent
-
-        return PydanticNotificationEvent[dict]
+        return cqrs.PydanticNotificationEvent[dict]
     return cqrs.NotificationEvent[dict]
 
 
@@ -124,15 +123,22 @@ async def relay(sessions, told):
 
 
 async def main(told):
-    """What is told."""
+    """The steps that are told, one after another."""
     logging.disable(logging.CRITICAL)
     register(told.get("register", {}))
     engine = create_async_engine(told["url"])
     sessions = async_sessionmaker(engine, expire_on_commit=False)
-    if told["do"] == "create":
-        await create(engine)
-    else:
-        await {"write": write, "relay": relay}[told["do"]](sessions, told)
+    for step in told["steps"]:
+        match step["do"]:
+            case "create":
+                await create(engine)
+            case "sql":
+                async with engine.begin() as connection:
+                    await connection.execute(text(step["sql"]))
+            case "write":
+                await write(sessions, told | step)
+            case "relay":
+                await relay(sessions, told | step)
     await engine.dispose()
     print(json.dumps({"release": RELEASE}))
 
