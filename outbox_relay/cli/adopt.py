@@ -36,6 +36,24 @@ adopt = typer.Typer(
     no_args_is_help=True,
 )
 
+PrepareOption = Annotated[
+    bool, typer.Option("--prepare", help="Make the index and the tables that a relay needs.")
+]
+ReviveOption = Annotated[
+    bool, typer.Option("--revive", help="Let rows be published that were given up.")
+]
+MoveToOption = Annotated[
+    str | None,
+    typer.Option("--move-to", metavar="TABLE", help="Move what waits to this table of ours."),
+]
+PayloadOnlyOption = Annotated[
+    bool, typer.Option("--payload-only", help="With --move-to: for a relay with wire.envelope.")
+]
+WatchOption = Annotated[
+    float,
+    typer.Option("--watch", metavar="SECONDS", min=0.0, help="Tell if the old relay works."),
+]
+
 LAYOUT = "database.layout=python-cqrs"
 
 
@@ -49,25 +67,11 @@ def python_cqrs(
     *,
     config: ConfigOption = None,
     flags: SetOption = None,
-    prepare: Annotated[
-        bool,
-        typer.Option("--prepare", help="Make the index and the tables that a relay needs."),
-    ] = False,
-    revive: Annotated[
-        bool, typer.Option("--revive", help="Let rows be published that were given up.")
-    ] = False,
-    move_to: Annotated[
-        str | None,
-        typer.Option("--move-to", metavar="TABLE", help="Move what waits to this table of ours."),
-    ] = None,
-    payload_only: Annotated[
-        bool,
-        typer.Option("--payload-only", help="With --move-to: for a relay with wire.envelope."),
-    ] = False,
-    watch: Annotated[
-        float,
-        typer.Option("--watch", metavar="SECONDS", min=0.0, help="Tell if the old relay works."),
-    ] = 0.0,
+    prepare: PrepareOption = False,
+    revive: ReviveOption = False,
+    move_to: MoveToOption = None,
+    payload_only: PayloadOnlyOption = False,
+    watch: WatchOption = 0.0,
     topics: TopicOption = None,
     from_id: FromIdOption = None,
     to_id: ToIdOption = None,

@@ -390,7 +390,8 @@ def test_the_commands_of_the_guide_work_in_their_order(site_of, kafka):
     """
     page = Path(__file__).parents[2] / "docs" / "guide" / "adopting-python-cqrs.md"
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    commands = [line.split()[1:] for line in "".join(blocks).splitlines()]
+    lines = "".join(blocks).replace("--watch 30", "--watch 0.1").splitlines()
+    commands = [line.split()[1:] for line in lines]
     site = site_of("5.3.0")
     site.take(CREATE, site.writes(0), *[site.relays(bootstrap=None)] * 5, site.writes(1))
 
@@ -405,7 +406,7 @@ def test_the_commands_of_the_guide_work_in_their_order(site_of, kafka):
             said[" ".join(words)] = site.command(*words, answer="y\n")
     site.drain("-s", "database.layout=outbox", "-s", "database.table=events")
 
-    assert "not seen at work" in said["adopt python-cqrs --watch 5"]
+    assert "not seen at work" in said["adopt python-cqrs --watch 0.1"]
     assert "requeued 1" in said["adopt python-cqrs --revive"]
     assert "moved 1" in said["adopt python-cqrs --move-to events"]
     numbers = [json.loads(record.value)["payload"] for record in kafka.consume_all(site.topic)]
