@@ -136,6 +136,37 @@ RULES: Final = (
         "does not go with {other}: LISTEN belongs to a session, and behind such a pooler nothing "
         "would ever be heard: use relay.wake_address",
     ),
+    Rule(
+        ("relay.wake_notify", "database.layout"),
+        lambda c: c.relay.wake_notify and c.database.layout == "python-cqrs",
+        "does not go with {other}: its table has no trigger that would send hints",
+    ),
+    Rule(
+        ("relay.max_active_relays", "database.layout"),
+        lambda c: c.relay.max_active_relays > 1 and c.database.layout == "python-cqrs",
+        "must be 1 with {other}: its rows have no lanes to share; other relays stand by",
+    ),
+    Rule(
+        ("relay.dead_letter_retention_seconds", "database.layout"),
+        lambda c: c.relay.dead_letter_retention_seconds > 0 and c.database.layout == "python-cqrs",
+        "must be 0 with {other}: nothing is purged there; discard dead letters by hand",
+    ),
+    Rule(
+        ("wire.envelope", "database.layout"),
+        lambda c: c.wire.envelope != "none" and c.database.layout == "python-cqrs",
+        'must be "none" with {other}: its rows hold documents already; database.layout_envelope '
+        "is for those that do not",
+    ),
+    Rule(
+        ("wire.envelope", "wire.compressed_payloads"),
+        lambda c: c.wire.envelope != "none" and c.wire.compressed_payloads == "pass_through",
+        "does not go with {other}: a payload that is not inflated fits into no document",
+    ),
+    Rule(
+        ("database.layout", "database.url"),
+        lambda c: c.database.layout == "python-cqrs" and c.database.url.startswith("sqlite"),
+        "is for MySQL, MariaDB and PostgreSQL: python-cqrs cannot write to SQLite",
+    ),
 )
 
 

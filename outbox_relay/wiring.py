@@ -159,6 +159,10 @@ def build_dead_letters(options: DatabaseOptions) -> DeadLetters:
     from outbox_relay.schema import tables  # noqa: PLC0415
     from outbox_relay.store.dead_letters import SqlDeadLetters  # noqa: PLC0415
 
+    if options.layout == "python-cqrs":
+        from outbox_relay.store.adopt_dead_letters import AdoptedDeadLetters  # noqa: PLC0415
+
+        return AdoptedDeadLetters(database_engine(options), options)
     return SqlDeadLetters(
         database_engine(options),
         tables(options.table, schema=options.schema or None),

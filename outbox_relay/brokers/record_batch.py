@@ -15,6 +15,7 @@ from aiokafka import codec
 from aiokafka.record.util import calc_crc32c
 
 from outbox_relay.native import native
+from outbox_relay.relay.envelope import NO_HEADERS
 from outbox_relay.relay.ports import HeaderBlock, Record
 
 _HEADER = Struct(">qiibIhiqqqhii")
@@ -96,6 +97,10 @@ def encode_in_python(records: Sequence[Record]) -> bytes:
     parts: list[bytes] = []
     for offset, record in enumerate(records):
         key, value, timestamp_ms, event_id, time, seq, shared, own, _ = record
+        if shared is NO_HEADERS:
+            body = _without_headers(record, timestamp_ms - first_ms, offset)
+            parts += (numbers[len(body)], body)
+            continue
         body = join(
             (
                 b"\0",
@@ -122,6 +127,14 @@ def encode_in_python(records: Sequence[Record]) -> bytes:
         parts.append(numbers[len(body)])
         parts.append(body)
     return join(parts)
+
+
+def _without_headers(record: Record, delta_ms: int, offset: int) -> bytes:
+    numbers = _VARINTS
+    parts = [b"\0", numbers[delta_ms], numbers[offset]]
+    for field in (record.key, record.value):
+        parts += (_NULL, b"") if field is None else (numbers[len(field)], field)
+    return b"".join((*parts, numbers[0]))
 
 
 class RecordBatch:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from outbox_relay._version import __version__
+from outbox_relay.cli.adopt import adopt
 from outbox_relay.cli.check_config import check_config
 from outbox_relay.cli.dead_letters import dead_letters
 from outbox_relay.cli.demo import demo
@@ -49,3 +50,4 @@ app.command()(migrate)
 app.command("check-config")(check_config)
 app.command()(status)
 app.add_typer(dead_letters)
+app.add_typer(adopt)

@@ -205,6 +205,20 @@ class _Order:
         return f"{self.verb.removesuffix('e')}ed"
 
 
+def carry_out_requeue(
+    which: Selection,
+    pace: Pace,
+    config: Any,
+    flags: list[str] | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """As the verb `requeue`, for another verb that chooses for itself."""
+    _carry_out(_Order("requeue", which, pace, dry_run, yes, as_json), config, flags)
+
+
 def _carry_out(order: _Order, config: Any, flags: list[str] | None) -> None:
     surveyed = _run(config, flags, lambda _: lambda letters: survey(letters, order.selection))
     if not order.as_json:

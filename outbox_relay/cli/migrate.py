@@ -40,6 +40,12 @@ def migrate(
     with errors_as_exits():
         settings = load(config, flags)
         url = settings.database.url
+        if settings.database.layout == "python-cqrs":
+            fail(
+                Exit.USAGE,
+                'database.layout = "python-cqrs": that table is not ours to migrate; run '
+                "`outbox-relay adopt python-cqrs --prepare`",
+            )
         if as_sql:
             table, schema = settings.database.table, settings.database.schema or None
             dialect = make_url(url).get_backend_name()

@@ -83,6 +83,8 @@ async def _connect_and_read(options: DatabaseOptions) -> Standing:
     try:
         async with asyncio.timeout(options.connect_timeout_seconds + options.timeout_seconds):
             async with engine.connect() as connection:
+                if options.layout == "python-cqrs":
+                    return await connection.run_sync(_read_adopted, options)
                 names = tables(options.table, schema=options.schema or None)
                 return await connection.run_sync(_read, names)
     except TimeoutError as error:
@@ -103,22 +105,57 @@ def _read(connection: sa.Connection, names: Tables) -> Standing:
     problem = schema_problem(version, min_reader)
     if version is None or problem:
         return Standing(schema_version=version, schema_problem=problem)
-    now = _utc(connection.execute(sa.select(sa.type_coerce(utc_now(), sa.DateTime()))).scalar_one())
+    now = _now(connection)
     return Standing(
         schema_version=version,
         schema_problem=None,
-        paused_topics=tuple(
-            connection.execute(sa.select(names.control.c.topic).order_by("topic")).scalars()
-        ),
+        paused_topics=_paused(connection, names),
         **_rows(connection, names.outbox, now),
         **_lease(connection, names.lease, now),
     )
 
 
+def _read_adopted(connection: sa.Connection, options: DatabaseOptions) -> Standing:
+    from outbox_relay.adoption import missing
+    from outbox_relay.migrate import read_version
+    from outbox_relay.python_cqrs import adopted_in, beside_problem
+
+    names = adopted_in(connection, options.table, options.schema or None)
+    version, min_reader = read_version(connection, names.beside)
+    has_index = version is not None and not missing(connection, names)
+    problem = beside_problem(version, min_reader, has_index=has_index)
+    if problem:
+        return Standing(schema_version=version, schema_problem=problem)
+    now, id_ = _now(connection), names.outbox.c.id
+    waits = connection.execute(sa.select(names.seconds_waited(connection))).scalar_one()
+    return Standing(
+        schema_version=version,
+        schema_problem=None,
+        paused_topics=_paused(connection, names.beside),
+        backlog_rows=_count(connection, id_, names.pending()),
+        oldest_pending_seconds=None if waits is None else float(waits),
+        dead_letter_rows=_count(connection, id_, names.given_up()),
+        **_lease(connection, names.beside.lease, now),
+    )
+
+
+def _now(connection: sa.Connection) -> datetime:
+    clock = sa.select(sa.type_coerce(utc_now(), sa.DateTime()))
+    return _utc(connection.execute(clock).scalar_one())
+
+
+def _paused(connection: sa.Connection, names: Tables) -> tuple[str, ...]:
+    return tuple(connection.execute(sa.select(names.control.c.topic).order_by("topic")).scalars())
+
+
+def _count(connection: sa.Connection, id_: sa.Column[Any], wanted: sa.ColumnElement[bool]) -> int:
+    some = sa.select(id_).where(wanted).limit(MOST_ROWS).subquery()
+    return connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+
+
 def _rows(connection: sa.Connection, outbox: sa.Table, now: datetime) -> dict[str, Any]:
     def count(wanted: Status) -> int:
-        some = sa.select(outbox.c.id).where(outbox.c.status == wanted).limit(MOST_ROWS).subquery()
-        return connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+        return _count(connection, outbox.c.id, outbox.c.status == wanted)
 
     oldest = connection.execute(
         sa.select(outbox.c.created_at)

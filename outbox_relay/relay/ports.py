@@ -79,6 +79,8 @@ class Record(NamedTuple):
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         """All headers, in the order in which they travel."""
+        if type(self.shared.headers) is not tuple:
+            return []  # see NO_HEADERS
         return [
             ("ce_id", self.event_id),
             ("ce_time", self.time),

@@ -16,6 +16,7 @@ from outbox_relay.errors import (
     StoreUnavailable,
 )
 from outbox_relay.relay.decide import Backoff, TrustWindow
+from outbox_relay.relay.envelope import make_encoder
 from outbox_relay.relay.hints import Hints
 from outbox_relay.relay.keeper import look_seconds
 from outbox_relay.relay.lease import Holding, Lease
@@ -24,7 +25,7 @@ from outbox_relay.relay.ports import Clock, MessageBroker, Observer, Store, Wake
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.term import TermRun
 from outbox_relay.relay.watching import Silent
-from outbox_relay.relay.wire import Encoder, WireOptions
+from outbox_relay.relay.wire import WireOptions
 from outbox_relay.schema import LANES
 
 SCHEMA_RETRY_SECONDS = 5.0
@@ -277,11 +278,7 @@ class EventProducer:
                 holding=holding,
                 hinted=self._hints.arrived,
             ),
-            encoder=Encoder(
-                source=self._wire.source,
-                max_payload_bytes=self._options.max_payload_bytes,
-                pass_through=self._wire.compressed_payloads == "pass_through",
-            ),
+            encoder=make_encoder(self._wire, max_payload_bytes=self._options.max_payload_bytes),
             trust=TrustWindow(
                 lease_seconds=self._options.lease_seconds,
                 publish_deadline_seconds=self._deadline_seconds,

@@ -43,6 +43,14 @@ class WireOptions:
     compressed_payloads: Literal["inflate", "pass_through"] = "inflate"
     """What becomes of payloads that are stored compressed. pass_through publishes the stored bytes with the header content-encoding: deflate, which saves the relay a fifth of its work; consumers inflate, and max_payload_bytes is not checked."""
 
+    envelope: Literal[
+        "none", "python-cqrs-0", "python-cqrs-3", "python-cqrs-4", "python-cqrs-5"
+    ] = "none"
+    """Document around the payload, for consumers of python-cqrs: that of its release 0, of 1 and 3, of 4 and Pydantic events of 5, or of 5. none publishes the payload as it is stored, which python-cqrs's own tables need."""
+
+    headers: Literal["cloudevents", "none"] = "cloudevents"
+    """Headers of records. none leaves out all of them, as python-cqrs does; consumers can then tell neither a repeated event nor an older copy."""
+
 
 _loads: Callable[[str], Any] = json.JSONDecoder().decode
 

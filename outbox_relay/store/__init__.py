@@ -14,6 +14,10 @@ def open_store(options: DatabaseOptions, *, observer: Observer | None = None) ->
 
     Raises ConfigError for a database that is not supported.
     """
+    if options.layout == "python-cqrs":
+        from outbox_relay.store.adopt import AdoptedStore  # noqa: PLC0415
+
+        return AdoptedStore(options, observer=observer)
     from outbox_relay.store.sql import SqlStore  # noqa: PLC0415 - keeps the options cheap to import
 
     return SqlStore(options, observer=observer)

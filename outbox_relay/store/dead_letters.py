@@ -52,7 +52,7 @@ class SqlDeadLetters:
 
     def __init__(self, engine: AsyncEngine, names: Tables, *, timeout_seconds: float) -> None:
         self._engine = engine
-        self._outbox = names.outbox
+        self._outbox: Any = names.outbox
         self._timeout_seconds = timeout_seconds
 
     async def find(

@@ -46,6 +46,7 @@ class Statements:
         self.max_id = f"SELECT MAX(id) FROM {name}"
         self._ahead = AheadStatements(name)
         self._name = name
+        self._topic = "topic"
         self.payload = f"SELECT {d.blob.format('payload')} FROM {name} WHERE id = {p}"
         self.paused = f"SELECT topic FROM {control}"
         self._columns = self._row_columns()
@@ -84,7 +85,7 @@ class Statements:
             where += f" AND lane IN ({_ids(plan.lanes)})"
         topics = tuple(sorted(plan.skip_topics))
         if topics:
-            where += f" AND topic NOT IN ({','.join([self._d.placeholder] * len(topics))})"
+            where += f" AND {self._topic} NOT IN ({','.join([self._d.placeholder] * len(topics))})"
         return where, topics
 
     @staticmethod

@@ -16,6 +16,7 @@ from outbox_relay.relay.ports import Store
 from outbox_relay.schema import LANES, SCHEMA_VERSION, Status, tables
 from outbox_relay.store import DatabaseOptions, open_store
 from outbox_relay.testing import FakeClock, InMemoryStore
+from tests.contract.adopted import AdoptedWorld
 from tests.services.database import Database
 
 
@@ -201,7 +202,12 @@ async def open_world(kind: str, database: Database | None) -> AsyncIterator[Worl
         yield MemoryWorld()
         return
     assert database is not None
-    world = SqlWorld(database)
+    world: Any
+    if kind.startswith("adopted "):
+        world = AdoptedWorld(database)
+        await world.prepare()
+    else:
+        world = SqlWorld(database)
     yield world
     for store in world.opened:
         await store.close()

@@ -28,12 +28,23 @@ from tests.contract.stores import MemoryWorld, World, open_world
 KEY = b"the key"
 
 
-@pytest.fixture(params=["memory", "mariadb", "mysql", "postgresql", "postgresql ahead"])
+@pytest.fixture(
+    params=[
+        "memory",
+        "mariadb",
+        "mysql",
+        "postgresql",
+        "postgresql ahead",
+        "adopted mariadb",
+        "adopted postgresql",
+    ]
+)
 async def world(request, monkeypatch):
     database = None
-    kind, _, is_ahead = request.param.partition(" ")
+    is_ahead = request.param.endswith(" ahead")
+    kind = request.param.removesuffix(" ahead")
     if kind != "memory":
-        database = request.getfixturevalue(f"{kind}_database")
+        database = request.getfixturevalue(f"{kind.removeprefix('adopted ')}_database")
     if is_ahead:
         monkeypatch.setattr(ahead, "AHEAD_IDS", 0)
     async with open_world(kind, database) as opened:

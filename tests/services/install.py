@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from tests.services import python_cqrs
 from tests.services.faketime import find_faketime
 from tests.services.kafka import LIBRARIES
 from tests.services.mariadb import find_program
@@ -237,6 +238,7 @@ def main() -> int:
         install_toxiproxy,
         install_faketime,
         install_model,
+        install_python_cqrs,
     ):
         try:
             install()
@@ -245,6 +247,15 @@ def main() -> int:
     for problem in problems:
         sys.stderr.write(f"{problem}\n")
     return 1 if problems else 0
+
+
+def install_python_cqrs() -> None:
+    """Its releases, with which the tests of its adoption write."""
+    for release in python_cqrs.RELEASES:
+        try:
+            python_cqrs.install(release)
+        except MissingPartError as missing:
+            raise CannotInstallError(str(missing)) from missing
 
 
 def install_missing(packages: Mapping[str, Sequence[str]]) -> None:

@@ -26,10 +26,21 @@ KERNEL = {
     "native",
     "handles",
     "inbox_schema",
+    "python_cqrs",
     "_version",
 }
 CONFIG = {"config", "config_checks", "config_combinations", "config_text"}
-EDGE = {*CONFIG, "autogenerate", "logs", "metrics", "migrate", "http", "wake_listener"}
+EDGE = {
+    *CONFIG,
+    "adoption",
+    "adoption_move",
+    "autogenerate",
+    "logs",
+    "metrics",
+    "migrate",
+    "http",
+    "wake_listener",
+}
 TOP = {"cli", "demo", "__main__"}
 
 # What the first part of a module's name may import besides itself. `` is the package's own

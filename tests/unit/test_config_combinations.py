@@ -17,6 +17,7 @@ REQUIRED = {
     "kafka.bootstrap_servers": "kafka:9092",
 }
 
+POSTGRESQL = {"database.url": "postgresql+asyncpg://ob@db/shop"}
 CASES = [
     (
         {"relay.lease_seconds": "9"},
@@ -122,6 +123,36 @@ CASES = [
         "relay.lease_seconds = 10.5 must be greater than jsonl.publish_deadline_seconds = 10.0 by 1 "
         "or more: a batch is published only while the rest of the lease is longer than the deadline, "
         "which would hardly ever be so",
+    ),
+    (
+        {"database.layout": "python-cqrs", "relay.wake_notify": "true", **POSTGRESQL},
+        'relay.wake_notify = true does not go with database.layout = "python-cqrs": its table has no '
+        "trigger that would send hints",
+    ),
+    (
+        {"database.layout": "python-cqrs", "relay.max_active_relays": "2"},
+        'relay.max_active_relays = 2 must be 1 with database.layout = "python-cqrs": its rows have no '
+        "lanes to share; other relays stand by",
+    ),
+    (
+        {"database.layout": "python-cqrs", "relay.dead_letter_retention_seconds": "60"},
+        "relay.dead_letter_retention_seconds = 60.0 must be 0 with database.layout = "
+        '"python-cqrs": nothing is purged there; discard dead letters by hand',
+    ),
+    (
+        {"database.layout": "python-cqrs", "wire.envelope": "python-cqrs-0"},
+        'wire.envelope = "python-cqrs-0" must be "none" with database.layout = "python-cqrs": its rows '
+        "hold documents already; database.layout_envelope is for those that do not",
+    ),
+    (
+        {"wire.envelope": "python-cqrs-5", "wire.compressed_payloads": "pass_through"},
+        'wire.envelope = "python-cqrs-5" does not go with wire.compressed_payloads = "pass_through": a '
+        "payload that is not inflated fits into no document",
+    ),
+    (
+        {"database.layout": "python-cqrs", "database.url": "sqlite+aiosqlite:///outbox.db"},
+        'database.layout = "python-cqrs" is for MySQL, MariaDB and PostgreSQL: python-cqrs cannot '
+        "write to SQLite",
     ),
     (
         {"kafka.request_timeout_seconds": "10"},

@@ -111,6 +111,8 @@ def test_every_kind_and_reason_is_documented() -> None:
         *([verb] for verb in VERBS),
         ["dead-letters"],
         *(["dead-letters", verb] for verb in OF_DEAD_LETTERS),
+        ["adopt"],
+        ["adopt", "python-cqrs"],
     ],
     ids=" ".join,
 )

@@ -1,0 +1,200 @@
+"""
+What only a table of python-cqrs has: two states that wait, rows that its relay gave up, documents to look into.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import pytest
+
+from outbox_relay.errors import SchemaMismatch
+from outbox_relay.relay.dead_letters import Selection
+from outbox_relay.relay.ports import PurgePlan, ReadPlan
+from outbox_relay.schema import Codec, Status
+from outbox_relay.wiring import build_dead_letters
+from tests.contract.adopted import AdoptedWorld
+from tests.integration.work import metered
+
+EVERYTHING = ReadPlan(after_id=0, open_ids=frozenset(), limit=100)
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+async def world(request):
+    made = AdoptedWorld(request.getfixturevalue(f"{request.param}_database"))
+    await made.prepare()
+    yield made
+    for store in made.opened:
+        await store.close()
+    made.engine.dispose()
+
+
+def insert(world: AdoptedWorld, *payloads: bytes) -> list[int]:
+    writer = world.begin()
+    ids = [writer.insert(payload=payload) for payload in payloads]
+    writer.commit()
+    return ids
+
+
+async def take(world: AdoptedWorld):
+    lease = await world.store.acquire("me", wake_address="", lease_seconds=15)
+    assert lease is not None
+    return lease
+
+
+def set_state(world: AdoptedWorld, row_id: int, state: str, flushes: int) -> None:
+    world.execute(
+        f"UPDATE outbox SET event_status = '{state}', flush_counter = {flushes} WHERE id = {row_id}"
+    )
+
+
+async def test_what_was_tried_before_comes_in_its_place(world):
+    """
+    I4. By id, whatever the state; what was given up or produced is not there.
+    """
+    ids = insert(world, *[b"{}"] * 6)
+    set_state(world, ids[1], "NOT_PRODUCED", 4)
+    set_state(world, ids[2], "NOT_PRODUCED", 5)
+    set_state(world, ids[3], "PRODUCED", 0)
+    await take(world)
+
+    assert [row.id for row in await world.store.read(EVERYTHING)] == [ids[0], ids[1], *ids[4:]]
+    few = ReadPlan(after_id=ids[0], open_ids=frozenset({ids[0]}), limit=2, upto_id=ids[5])
+    assert [row.id for row in await world.store.read(few)] == ids[:2]
+
+
+async def test_rows_are_told_apart_by_their_first_bytes(world):
+    """
+    Compressed or not, with the key out of the document, small or left behind.
+    """
+    large = json.dumps({"k": "ä", "x": "y" * 20_000}).encode()
+    insert(
+        world, b'{"k": 7}', zlib.compress(b'{"k": "a"}'), b"no JSON", large, zlib.compress(large)
+    )
+    await take(world)
+
+    rows = await world.store.read(EVERYTHING)
+
+    assert [row.key for row in rows] == [b"7", b"a", None, "ä".encode(), "ä".encode()]
+    assert [Codec(row.codec).name for row in rows] == ["RAW", "ZLIB", "RAW", "RAW", "ZLIB"]
+    assert [row.payload is None for row in rows] == [False, False, False, True, False]
+    assert await world.store.payload(rows[3].id) == large
+
+
+async def test_a_row_that_its_relay_failed_on_meanwhile_is_marked_all_the_same(world):
+    """
+    I3. It was published. A row that we gave up is not: that is final until somebody requeues it.
+    """
+    ids = insert(world, b"{}", b"{}")
+    lease = await take(world)
+    set_state(world, ids[0], "NOT_PRODUCED", 5)
+    await world.store.mark_dead(ids[1], "unreadable: x", lease.term)
+
+    await world.store.mark_produced(ids, lease.term)
+
+    assert [world.status(row_id) for row_id in ids] == [Status.PRODUCED, Status.DEAD]
+
+
+async def test_only_our_dead_letters_hold_their_key(world):
+    """
+    What was abandoned has long been overtaken.
+    """
+    ids = insert(world, b'{"k": "a"}', b'{"k": "b"}', b"{}")
+    lease = await take(world)
+    set_state(world, ids[0], "NOT_PRODUCED", 5)
+    for row_id in ids[1:]:
+        await world.store.mark_dead(row_id, "too_large: 5 bytes", lease.term)
+
+    assert (await world.store.dead_keys(limit=10)).first_ids == {("t", b"b"): ids[1]}
+
+
+async def test_the_tools_know_both_kinds_of_dead_letters(world):
+    """
+    I2. With reason, topic and payload; a requeued one waits again and has no reason any more.
+    """
+    ids = insert(world, b'{"k": "a"}', b'{"k": "b"}', b"{}")
+    lease = await take(world)
+    set_state(world, ids[0], "NOT_PRODUCED", 5)
+    await world.store.mark_dead(ids[1], "too_large: 5 bytes", lease.term)
+    letters = build_dead_letters(world.options)
+    try:
+        found = await letters.find(Selection())
+        assert [(one.id, one.topic, one.reason) for one in found] == [
+            (ids[0], "t", "abandoned"),
+            (ids[1], "t", "too_large"),
+        ]
+        [shown] = await letters.read([ids[1], ids[2]])
+        assert (shown.key, shown.attempts, shown.codec) == (b"b", 100, 0)
+        assert shown.dead_at is not None
+        assert await letters.payload(ids[1]) == b'{"k": "b"}'
+        assert len(await letters.find(Selection(reasons=("abandoned",), topics=("t",)))) == 1
+
+        assert await letters.requeue(ids) == 2
+        assert world.error(ids[1]) is None
+        assert world.statuses(ids) == {Status.PENDING}
+        set_state(world, ids[2], "NOT_PRODUCED", 7)
+        assert await letters.discard(ids) == 1
+        assert world.ids() == ids[:2]
+    finally:
+        await letters.close()
+
+
+async def test_nothing_is_purged(world):
+    """
+    Its rows do not say since when they are produced.
+    """
+    [row_id] = insert(world, b"{}")
+    lease = await take(world)
+    await world.store.mark_produced([row_id], lease.term)
+    plan = PurgePlan(status=Status.PRODUCED, older_than_seconds=0, after_id=0, limit=10)
+
+    assert await world.store.aged(plan) == []
+    assert await world.store.purge([row_id], plan, lease.term) == 0
+    assert world.ids() == [row_id]
+
+
+async def test_a_row_may_be_deleted_on_the_ack(world):
+    """
+    With the fence of a mark.
+    """
+    ids = insert(world, b"{}", b"{}")
+    lease = await take(world)
+    set_state(world, ids[1], "PRODUCED", 0)
+
+    await world.store.delete_produced(ids, lease.term)
+
+    assert world.ids() == ids[1:]
+
+
+async def test_without_its_index_no_relay_begins(world):
+    """
+    Each look below the cursor would pass the whole history.
+    """
+    on = "" if world.engine.dialect.name == "postgresql" else " ON outbox"
+    world.execute(f"DROP INDEX outbox_relay_ix{on}")
+
+    with pytest.raises(SchemaMismatch, match="--prepare"):
+        await world.store.check_schema()
+
+
+async def test_history_costs_a_read_nothing(mariadb_database, monkeypatch):
+    """
+    I10. Neither what is produced nor what waits beyond the page is looked at.
+    """
+    with metered(monkeypatch, "mariadb") as meter:
+        world = AdoptedWorld(mariadb_database, key_path="")
+        await world.prepare()
+        world.execute(
+            "INSERT INTO outbox SELECT NULL, UNHEX(MD5(seq)), UNHEX(MD5(seq)), "
+            "IF(seq <= 2000, 'PRODUCED', 'NEW'), 0, 'e', 't', NOW(), '{}' FROM seq_1_to_3000"
+        )
+        await take(world)
+        plan = ReadPlan(after_id=0, open_ids=frozenset(), limit=10)
+        rows, _ = await meter.rows_and_pages(lambda: world.store.read(plan))
+        dirty, _ = await meter.rows_and_pages(lambda: world.store.uncommitted_ids(plan))
+        await world.store.close()
+        world.engine.dispose()
+
+    assert rows < 100
+    assert dirty < 60
