@@ -207,8 +207,8 @@ def test_killed_at_any_point_state_and_events_are_equal(mariadb_database: Databa
             await application.engine.dispose()
 
     state, events, documents = asyncio.run(look())
-    assert points == KILLS
     assert state == events == documents
+    assert points == KILLS
     # The last point is after the commit: that one, and the one that lived.
     assert len(state) == 2
 
