@@ -218,6 +218,8 @@ class _Session:
             log.warning("handler_cancelled", topic=self._source.queue)
             worker.cancel()
             await asyncio.wait({worker}, timeout=_CANCEL_SECONDS)
+        if worker.done() and not worker.cancelled():
+            worker.exception()  # told already, or of no interest any more
 
 
 def _text(delivery: Delivery, name: str) -> str | None:

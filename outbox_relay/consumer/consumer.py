@@ -32,7 +32,8 @@ class EventConsumer:
     * retries: what becomes of a handler's error
     * unknown: what becomes of an event of another name: skipped and counted, or a dead letter
     * concurrency: handlers at work at once; order stays within a partition
-    * stop_seconds: how long what is in work may take to end
+    * stop_seconds: how long what is in work may take to end; a broker that does not answer may take
+      10 s more
     * max_payload_bytes: how large a compressed payload may become
     * metrics: where to count
 

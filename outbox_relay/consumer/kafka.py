@@ -152,6 +152,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]
         self._client = source.new_client()
         self._workers: dict[TopicPartition, _Worker] = {}
         self._committing = asyncio.Lock()
+        self._is_closing = False
         self.was_assigned = False
         self.failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -188,6 +189,8 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Begin to consume them, from what was committed."""
         self.was_assigned = True
+        if self._is_closing:
+            return  # nobody would end them
         for partition in assigned:
             self._workers[partition] = _Worker(self._client, partition, self._process, self)
         log.info("partitions_assigned", partitions=len(assigned))
@@ -240,6 +243,7 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]
                     self._workers[which].committed_offset = offset
 
     async def _close(self) -> None:
+        self._is_closing = True
         await self._end(list(self._workers), self._stop_seconds)
         await bounded(self._client.stop(), _CLOSE_SECONDS)
 
