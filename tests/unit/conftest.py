@@ -6,12 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from random import Random
 
+import hypothesis
 import pytest
 
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.producer import EventProducer
 from outbox_relay.testing import FakeClock, InMemoryStore, RecordingBroker, Watcher
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 class Running:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
@@ -406,7 +406,6 @@ values = (
 )
 
 
-@settings(deadline=None)  # it says nothing about how busy the machine is
 @given(values, st.lists(st.tuples(header_names, header_values), max_size=6))
 def test_no_bytes_end_the_consumer(value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
     """
