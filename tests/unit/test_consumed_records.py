@@ -340,6 +340,18 @@ def test_the_wrong_class_is_refused() -> None:
         RoomClosed.from_record(record)
 
 
+def test_an_event_whose_record_says_no_id_has_one_of_its_own() -> None:
+    """
+    Each time another: nobody can tell by it that the event came before.
+    """
+    record = decode(kafka(b'{"room_id": 1, "note": "foo"}'))
+    first, again = RoomClosed.from_record(record), RoomClosed.from_record(record)
+
+    assert record.event_id is None
+    assert first.room_id == 1
+    assert first.event_id != again.event_id
+
+
 def test_a_payload_that_does_not_fit_the_class_is_pydantics_error() -> None:
     """
     The payload is validated as JSON.

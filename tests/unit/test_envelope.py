@@ -104,9 +104,25 @@ def test_the_seed_envelope_tells_state_transfer_from_notification():
     """
     A header of the row says what python-cqrs calls the event's type.
     """
-    made = encoder(envelope="python-cqrs-0").record(row(headers='{"message_type": "ecst_event"}'))
+    shaped = encoder(envelope="python-cqrs-0")
+    stored = row(headers='{"message_type": "ecst_event"}')
+    first, again = shaped.record(stored), shaped.record(stored)
 
-    assert json.loads(made.value)["message_type"] == "ecst_event"
+    assert json.loads(first.value)["message_type"] == "ecst_event"
+    assert again.value == first.value
+
+
+def test_the_type_is_right_for_any_number_of_different_headers():
+    """
+    I10. What was read of them is remembered for some, and their number fills no memory.
+    """
+    made = encoder(envelope="python-cqrs-0")
+    kinds = [f"kind-{number}" for number in range(1002)]
+    texts = [json.dumps({"message_type": kind}) for kind in kinds]
+    said = [json.loads(made.record(row(headers=text)).value)["message_type"] for text in texts * 2]
+
+    assert said == kinds * 2
+    assert len(made._types) <= 1001
 
 
 @pytest.mark.parametrize(
