@@ -210,10 +210,13 @@ class Dispatcher:
     async def _publish_halves(self, route: Route, track: Track, batch: Batch) -> bool:
         first, second = batch.halves()
         if await self._publish(route, track, first):
-            # The first half may have held a key of the second.
+            # A key of the second may be held by now. Its later rows were perhaps queued before that:
+            # they must not go while these wait.
             held = [row for row in second.rows if self.held.holds(row)]
-            self.pauses.drop(held)
-            second = second.without(held)
+            if held:
+                self.pauses.drop(held)
+                self.pauses.drop(track.take_out(self.held.holds))
+                second = second.without(held)
             return not second.rows or await self._publish(route, track, second)
         self.pauses.drop(second.rows)
         return False

@@ -125,7 +125,8 @@ class Oracle:
             if event is not None:
                 self._may_go(event, call, owners)
                 call.events.append(event)
-                call.term.out.add(event.row.id)
+                if event.status is Status.PENDING:  # else a late mark of another term came first
+                    call.term.out.add(event.row.id)
         if len(call.term.out) > self._in_flight_rows:
             self.broken("I10", f"{len(call.term.out)} rows are published and not yet marked")
         self.calls.add(call)

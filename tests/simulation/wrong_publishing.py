@@ -97,6 +97,22 @@ def second_half_forgotten(patch: Patch) -> None:
     patch.setattr(Dispatcher, "_publish_halves", halves)
 
 
+def queued_behind_what_was_dropped(patch: Patch) -> None:
+    """Half a refused batch is left pending for its key, and later rows of the key in the queue go."""
+
+    async def halves(self: Dispatcher, route: Any, track: Any, batch: Any) -> bool:
+        first, second = batch.halves()
+        if await self._publish(route, track, first):
+            held = [row for row in second.rows if self.held.holds(row)]
+            self.pauses.drop(held)
+            second = second.without(held)
+            return not second.rows or await self._publish(route, track, second)
+        self.pauses.drop(second.rows)
+        return False
+
+    patch.setattr(Dispatcher, "_publish_halves", halves)
+
+
 def goes_on_after_unknown(patch: Patch) -> None:
     """A batch without an answer is left for later, and its track goes on."""
     original = Dispatcher._publish

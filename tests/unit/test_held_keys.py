@@ -233,6 +233,39 @@ async def test_more_dead_letters_than_are_looked_at(start, store, broker, clock,
     assert broker.seqs() == [free, waiting]
 
 
+async def test_what_was_queued_before_too_many_dead_letters_waits_with_its_key(
+    start, store, broker, clock, monkeypatch
+):
+    """
+    I4. A batch is under way when there are more dead letters than are looked at. It is refused, its
+    second half is left pending, and so are later rows of its keys that were queued behind it.
+    """
+    monkeypatch.setattr(held, "MOST_DEAD_LETTERS", 2)
+    for key in (b"a", b"b"):
+        store.rows[oversized(store, key=key)].status = Status.DEAD
+    broker.hold("orders")
+    good = store.insert("orders", key=b"good")
+    refused = oversized(store)
+    queued = store.insert("orders", key=b"k", payload=b"x" * 1000)
+    running = start(on_dead_letter="hold_key", batch_bytes=6000)
+    await clock.advance(1)
+    third = oversized(store, "users")
+    await clock.advance(3)
+    assert store.status(third) is Status.DEAD
+    assert "dead_letters_capped" in running.watcher.names()
+
+    broker.let_go("orders")
+    await clock.advance(5)
+    assert broker.seqs() == [good]
+    assert store.pending() == [refused, queued]
+
+    store.discard(third)
+    await clock.advance(5)
+    assert broker.seqs() == [good]
+    assert store.status(refused) is Status.DEAD
+    assert store.pending() == [queued]
+
+
 async def test_rows_that_wait_for_a_dead_letter_take_no_room(start, store, broker, clock):
     """
     I10, I7. More of them than may be in flight do not keep others from going on.
