@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import warnings
 from asyncio import events
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
@@ -164,6 +165,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def over(self) -> None:
         """Take apart what still waits; nothing that it says any more counts."""
         self._over = True
+        with warnings.catch_warnings():
+            # What a `finally` begins now has no loop to run on.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            self._close_tasks()
+        self._queue.clear()
+        self._timers.clear()
+        self._begun.clear()
+        self.close()
+
+    def _close_tasks(self) -> None:
         for task in self._begun:
             task._log_destroy_pending = False
             task._log_traceback = False
@@ -174,7 +185,3 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     break
                 except BaseException:  # noqa: BLE001 - a `finally` that waits
                     continue
-        self._queue.clear()
-        self._timers.clear()
-        self._begun.clear()
-        self.close()
