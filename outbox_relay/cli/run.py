@@ -44,7 +44,7 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     from outbox_relay.cli.stopping import leave
     from outbox_relay.logs import configure_logs, get_logger
     from outbox_relay.metrics import watch_loop
-    from outbox_relay.wiring import build
+    from outbox_relay.wiring import build, tidy
 
     configure_logs(settings.log)
     logger = get_logger()
@@ -66,14 +66,15 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     if relay.wake is not None:
         listening, published = relay.wake.addresses, relay.wake.address
         logger.info("wake_listening", addresses=listening, published=published)
-    lag = asyncio.create_task(watch_loop(relay.observer.metrics))
+    beside = [asyncio.create_task(watch_loop(relay.observer.metrics)), asyncio.create_task(tidy())]
     code = Exit.OK
     try:
         await relay.producer.run(until_empty=until_empty)
     except Exception:
         logger.exception("relay_failed")
         code = Exit.FAILED
-    lag.cancel()
+    for task in beside:
+        task.cancel()
     if relay.http is not None:
         await relay.http.close()
     leave(code)
