@@ -7,10 +7,10 @@ loaded when they are first used: importing this package loads neither Kafka nor 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from outbox_relay._version import __version__
+from outbox_relay.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from outbox_relay.compression import Compressor, ZlibCompressor
@@ -97,17 +97,6 @@ _HOMES = {
     "outbox_relay.outbox.repository": ("SqlAlchemyOutboxedEventRepository",),
     "outbox_relay.relay.producer": ("EventProducer",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

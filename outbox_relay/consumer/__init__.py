@@ -7,8 +7,9 @@ an `AmqpSource`; names are loaded when they are first used, so that nobody pays 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from outbox_relay.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from outbox_relay.consumer.amqp import AmqpSource
@@ -38,28 +39,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "amqp": ("AmqpSource",),
-    "consumer": ("EventConsumer",),
-    "decoding": ("decode",),
-    "deliveries": ("read_record",),
-    "inbox": ("Inbox",),
-    "kafka": ("KafkaSource",),
-    "metrics": ("ConsumerMetrics",),
-    "record": ("ConsumedRecord", "Delivery", "Envelope"),
-    "retries": ("Retries",),
-    "source": ("Outcome",),
+    "outbox_relay.consumer.amqp": ("AmqpSource",),
+    "outbox_relay.consumer.consumer": ("EventConsumer",),
+    "outbox_relay.consumer.decoding": ("decode",),
+    "outbox_relay.consumer.deliveries": ("read_record",),
+    "outbox_relay.consumer.inbox": ("Inbox",),
+    "outbox_relay.consumer.kafka": ("KafkaSource",),
+    "outbox_relay.consumer.metrics": ("ConsumerMetrics",),
+    "outbox_relay.consumer.record": ("ConsumedRecord", "Delivery", "Envelope"),
+    "outbox_relay.consumer.retries": ("Retries",),
+    "outbox_relay.consumer.source": ("Outcome",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -10,8 +10,9 @@ when they are first used: importing this package loads no broker client.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from outbox_relay.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from outbox_relay.compression import Compressor, ZlibCompressor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         NoWayOut,
         RolledBack,
         StaleEvents,
+        UnitEnded,
         ValidationError,
     )
     from outbox_relay.cqrs.events.event import DomainEvent, ECSTEvent, Event, NotificationEvent
@@ -92,6 +94,7 @@ __all__ = [
     "StaleEvents",
     "StreamingRequestHandler",
     "StreamingRequestMediator",
+    "UnitEnded",
     "UnitOfWork",
     "UnitOfWorkFactory",
     "ValidationError",
@@ -116,6 +119,7 @@ _HOMES = {
         "NoWayOut",
         "RolledBack",
         "StaleEvents",
+        "UnitEnded",
         "ValidationError",
     ),
     "outbox_relay.cqrs.events.event": ("DomainEvent", "ECSTEvent", "Event", "NotificationEvent"),
@@ -140,17 +144,6 @@ _HOMES = {
     "outbox_relay.cqrs.unit_of_work": ("UnitOfWork", "UnitOfWorkFactory", "current_unit_of_work"),
     "outbox_relay.outbox.repository": ("SqlAlchemyOutboxedEventRepository",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
@@ -31,6 +32,7 @@ def checked_handler(handled: Any, handler: Any) -> type:
             f"{handler.__name__} is bound to {handled.__name__}, but leaves out "
             f"{', '.join(sorted(missing))}"
         )
+    _refuse_shared_events(handler)
     declared = declared_for(handler)
     if isinstance(declared, type) and not _derives(handled, declared):
         raise InvalidHandler(
@@ -38,6 +40,17 @@ def checked_handler(handled: Any, handler: Any) -> type:
             f"{handled.__name__}"
         )
     return handler
+
+
+def _refuse_shared_events(handler: type) -> None:
+    events = inspect.getattr_static(handler, "events", None)
+    if inspect.isroutine(events):
+        raise InvalidHandler(f"{handler.__name__}.events is a method: write @property above it")
+    if isinstance(events, list):
+        raise InvalidHandler(
+            f"{handler.__name__}.events is one list for all requests, which would mix their events: "
+            "make it in __init__"
+        )
 
 
 def _derives(kind: type, declared: Any) -> bool:

@@ -14,27 +14,30 @@ dispatch is one transaction: what repositories save and what an `EventPublisher`
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox_relay.cqrs.binding import checked_handler
+from outbox_relay.cqrs.calling import HandlerCall, checked_answer, events_before, new_events
 from outbox_relay.cqrs.container import adapted
 from outbox_relay.cqrs.errors import (
     HandlerAlreadyBound,
     HandlerNotFoundError,
     InvalidHandler,
+    NoWayOut,
     ValidationError,
 )
 from outbox_relay.cqrs.events.event_emitter import EventEmitter
-from outbox_relay.cqrs.mediator import Units
-from outbox_relay.cqrs.middlewares.base import Handle, Middleware, MiddlewareChain
+from outbox_relay.cqrs.middlewares.base import Middleware, MiddlewareChain
 from outbox_relay.cqrs.scope import Scopes
 from outbox_relay.cqrs.sync import run_blocking
-from outbox_relay.cqrs.unit_of_work import UnitOfWorkFactory, current_unit_of_work
+from outbox_relay.cqrs.unit_of_work import Units, current_unit_of_work, units_of
 
 __all__ = [
     "BaseCommand",
@@ -51,7 +54,6 @@ __all__ = [
 ]
 
 HandlerClass = TypeVar("HandlerClass", bound=type)
-Decorator: TypeAlias = Callable[[HandlerClass], HandlerClass]
 
 
 class _Message:
@@ -76,11 +78,11 @@ class Registry:
         self.commands: dict[type, type] = {}
         self.queries: dict[type, type] = {}
 
-    def command_handler(self, command: type) -> Decorator[Any]:
+    def command_handler(self, command: type) -> Callable[[HandlerClass], HandlerClass]:
         """The class below handles *command*. Raises HandlerAlreadyBound, InvalidHandler."""
         return lambda handler: _noted(self.commands, command, handler)
 
-    def query_handler(self, query: type) -> Decorator[Any]:
+    def query_handler(self, query: type) -> Callable[[HandlerClass], HandlerClass]:
         """The class below handles *query*. Raises HandlerAlreadyBound, InvalidHandler."""
         return lambda handler: _noted(self.queries, query, handler)
 
@@ -90,7 +92,7 @@ command_handler = _default.command_handler
 query_handler = _default.query_handler
 
 
-class _Bus:
+class _Bus(ABC):
     """
     * container: makes the handlers that are classes; see `bootstrap`
     * unit_of_work: each dispatch is a transaction of it; without one a handler is on its own
@@ -98,7 +100,7 @@ class _Bus:
     * middlewares: stand around the handlers, the first one outermost
     """
 
-    _kind = ""
+    _kind: ClassVar[str]
 
     def __init__(
         self,
@@ -108,15 +110,14 @@ class _Bus:
         registry: Registry | None = None,
         middlewares: Iterable[Middleware] = (),
     ) -> None:
-        if isinstance(unit_of_work, async_sessionmaker):
-            unit_of_work = UnitOfWorkFactory(unit_of_work)
-        self._scopes = Scopes(adapted(container), unit_of_work)
+        self._scopes = Scopes(adapted(container), units_of(unit_of_work))
         self._noted = self._of(_default if registry is None else registry)
         self._handlers: dict[type, Any] = {}
         self._chain = MiddlewareChain(middlewares)
 
+    @abstractmethod
     def _of(self, registry: Registry) -> dict[type, type]:
-        raise NotImplementedError
+        """What the decorators noted for this kind of bus."""
 
     def register_handler(self, message_type: type, handler: Any) -> None:
         """
@@ -126,10 +127,7 @@ class _Bus:
         """
         bound = self._handlers.get(message_type, self._noted.get(message_type))
         if bound is not None:
-            raise HandlerAlreadyBound(
-                f"{message_type.__name__} is handled by {_name(bound)} already: a {self._kind} has "
-                f"one handler, so {_name(handler)} cannot be another"
-            )
+            raise HandlerAlreadyBound(_two_handlers(message_type, self._kind, bound, handler))
         self._handlers[message_type] = _checked(message_type, handler)
 
     async def dispatch(self, message: Any) -> Any:
@@ -143,7 +141,10 @@ class _Bus:
         async with self._scopes.open() as work:
             if isinstance(handler, type):
                 handler = await work.container.resolve(handler)
-            return await self._chain.wrap(_awaited(handler))(message)
+            call = HandlerCall(handler, work.unit)
+            response = await self._chain.wrap(call)(message)
+            _refuse_events(handler, call.events)
+            return response
 
     def execute(self, message: Any) -> Any:
         """
@@ -156,11 +157,21 @@ class _Bus:
         waits = isinstance(handler, type) or inspect.iscoroutinefunction(handler.handle)
         if waits or self._scopes.units is not None or self._chain:
             return run_blocking(self.dispatch(message))
-        return handler.handle(message)
+        unit = current_unit_of_work()
+        with nullcontext() if unit is None else unit.lent_to_part():
+            before = events_before(handler)
+            result = handler.handle(message)
+            if inspect.isawaitable(result):
+                return run_blocking(_awaited(result))
+            _refuse_events(handler, new_events(handler, before))
+            return checked_answer(result, message)
 
     def _ready(self, message: Any) -> Any:
         kind: Any = type(message)
-        handler: Any = self._handlers.get(kind, self._noted.get(kind))
+        noted = self._noted.get(kind)
+        handler: Any = self._handlers.get(kind, noted)
+        if noted is not None and handler is not noted:
+            raise HandlerAlreadyBound(_two_handlers(kind, self._kind, handler, noted))
         if handler is None:
             raise HandlerNotFoundError(
                 f"no handler is registered for {kind.__name__}: "
@@ -168,7 +179,7 @@ class _Bus:
                 f"bus.register_handler({kind.__name__}, handler)"
             )
         if _validates(kind):
-            message.validate()
+            _validate(message)
         return handler
 
 
@@ -236,12 +247,34 @@ def _checked(message_type: type, handler: Any) -> Any:
     return handler
 
 
-def _awaited(handler: Any) -> Handle:
-    async def call(message: Any) -> Any:
-        result = handler.handle(message)
-        return await result if inspect.isawaitable(result) else result
+def _two_handlers(message_type: type, kind: str, bound: Any, other: Any) -> str:
+    return (
+        f"{message_type.__name__} is handled by {_name(bound)} already: a {kind} has one handler, so "
+        f"{_name(other)} cannot be another"
+    )
 
-    return call
+
+def _validate(message: Any) -> None:
+    result = message.validate()
+    if inspect.iscoroutine(result):
+        result.close()
+        raise InvalidHandler(
+            f"{type(message).__name__}.validate is async, so it would check nothing: make it an "
+            "ordinary method, and check what must be waited for in the handler"
+        )
+
+
+def _refuse_events(handler: Any, events: Sequence[Any]) -> None:
+    if events:
+        names = ", ".join(sorted({type(event).__name__ for event in events}))
+        raise NoWayOut(
+            f"{_name(handler)} leaves {names} in its `events`, which a bus does not read: publish "
+            "them with EventPublisher.publish_events, or send by a RequestMediator"
+        )
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
 
 
 @lru_cache(maxsize=1024)

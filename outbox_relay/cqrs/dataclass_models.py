@@ -17,7 +17,9 @@ from functools import lru_cache
 from typing import Any, ClassVar
 from uuid import UUID
 
+from outbox_relay.errors import MissingKey
 from outbox_relay.events import Description, SelfDescribing, uuid7
+from outbox_relay.outbox.encode import event_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,9 @@ class _OutgoingEvent(Event, SelfDescribing):
         cls, *, name: str | None = None, topic: str | None = None, key: str | None = None
     ) -> None:
         super().__init_subclass__()
-        cls.event_name = name or cls.__name__
+        # A dataclass with slots is made a second time, from what the first one has.
+        if name is not None or "event_name" not in vars(cls):
+            cls.event_name = name or cls.__name__
         if topic is not None:
             cls.event_topic = topic
         if key is not None:
@@ -75,8 +79,18 @@ class _OutgoingEvent(Event, SelfDescribing):
             name=self.event_name,
             payload={name: getattr(self, name) for name in _own_fields(type(self))},
             topic=self.event_topic,
-            key=None if self.event_key is None else getattr(self, self.event_key),
+            key=None if self.event_key is None else self._key(self.event_key),
         )
+
+    def _key(self, field: str) -> Any:
+        key = getattr(self, field, None)
+        if key is None:
+            label = event_label(self.event_name, self.event_id)
+            if field not in (names := _own_fields(type(self))):
+                raise MissingKey(f"{label}: its key {field!r} is none of its fields: {names}")
+            # An id that the database has not given yet: unkeyed, the event would lose its order.
+            raise MissingKey(f"{label}: its key {field!r} is None: flush before you make the event")
+        return key
 
     def envelope_payload(self) -> dict[str, Any]:
         """What the documents' envelope carries as its payload: all fields."""

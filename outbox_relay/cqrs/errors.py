@@ -10,6 +10,7 @@ What the command side raises besides the errors of `outbox_relay.errors`.
   + NoWayOut                   an event should leave the process, and nothing is there to take it
   + CommitRefused              a handler tried to commit the transaction of its unit of work
   + RolledBack                 a part of the unit of work failed, so the whole was rolled back
+  + UnitEnded                  the unit of work is over: nobody would commit what comes now
   + ValidationError            a command or query says of itself that it is wrong
 * DirectPublishWarning         events go straight to the broker: a crash loses them
 """
@@ -53,6 +54,10 @@ class CommitRefused(CqrsError):
 
 class RolledBack(CqrsError):
     """A part of the unit of work had failed, so all of it was rolled back at its end."""
+
+
+class UnitEnded(CqrsError):
+    """The unit of work is over: nobody would commit what comes now."""
 
 
 class ValidationError(CqrsError, ValueError):

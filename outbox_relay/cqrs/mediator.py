@@ -11,21 +11,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-
+from outbox_relay.cqrs.calling import HandlerCall, new_events
 from outbox_relay.cqrs.container import adapted
 from outbox_relay.cqrs.errors import HandlerNotFoundError, InvalidHandler, StaleEvents
-from outbox_relay.cqrs.events.event_emitter import EventEmitter, new_events
+from outbox_relay.cqrs.events.event_emitter import EventEmitter
 from outbox_relay.cqrs.events.map import EventMap
 from outbox_relay.cqrs.middlewares.base import Handle, MiddlewareChain
 from outbox_relay.cqrs.requests.map import RequestMap
 from outbox_relay.cqrs.scope import Scopes, Work
-from outbox_relay.cqrs.unit_of_work import UnitOfWorkFactory
-
-Units: TypeAlias = UnitOfWorkFactory | async_sessionmaker[AsyncSession]
-"""A factory of units of work; or one of sessions, which then have an ``Outbox()``."""
+from outbox_relay.cqrs.unit_of_work import Units, units_of
 
 
 class _Mediator:
@@ -37,14 +33,13 @@ class _Mediator:
         event_map: EventMap | None,
         unit_of_work: Units | None,
     ) -> None:
-        if isinstance(unit_of_work, async_sessionmaker):
-            unit_of_work = UnitOfWorkFactory(unit_of_work)
+        units = units_of(unit_of_work)
         if event_emitter is None:
-            event_emitter = EventEmitter(event_map, container, unit_of_work=unit_of_work)
+            event_emitter = EventEmitter(event_map, container, unit_of_work=units)
         elif event_map is not None and event_map is not event_emitter.event_map:
             raise TypeError("say event_map or event_emitter: the emitter has a map already")
-        elif unit_of_work is not None:
-            event_emitter.use(unit_of_work)
+        elif units is not None:
+            event_emitter.use(units)
         self._emitter = event_emitter
         own = event_emitter.scopes if container is None else None
         self._scopes = own or Scopes(adapted(container), event_emitter.scopes.units)
@@ -82,11 +77,10 @@ class RequestMediator(_Mediator):
         """
         handler_type = self.request_map.get(type(request))
         async with self._scopes.open() as work:
-            handler = await _made(handler_type, work)
-            response = await self._chain.wrap(_awaited(handler.handle))(request)
-            events = getattr(handler, "events", ())
-            if events:
-                await self._emitter.emit_all(events, work)
+            call = HandlerCall(await _made(handler_type, work), work.unit)
+            response = await self._chain.wrap(call)(request)
+            if call.events:
+                await self._emitter.emit_all(call.events, work)
         return response
 
 
@@ -169,14 +163,6 @@ async def _made(handler_type: type, work: Work) -> Any:
             "out twice: the container must make a new handler for each"
         )
     return handler
-
-
-def _awaited(handle: Any) -> Handle:
-    async def call(request: Any) -> Any:
-        result = handle(request)
-        return await result if inspect.isawaitable(result) else result
-
-    return call
 
 
 def _begun(handle: Any) -> Handle:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
 )
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox_relay.cqrs.container import Container, ScopedContainer
+from outbox_relay.cqrs.errors import RolledBack
 from outbox_relay.cqrs.unit_of_work import (
     Callback,
     UnitOfWork,
@@ -24,7 +26,6 @@ from outbox_relay.cqrs.unit_of_work import (
     current_unit_of_work,
     enter,
     leave,
-    part_of,
 )
 from outbox_relay.outbox import Outbox
 
@@ -34,11 +35,12 @@ logger = logging.getLogger(__name__)
 class Work:
     """One request under way."""
 
-    __slots__ = ("_later", "container", "emitted", "unit")
+    __slots__ = ("_later", "_undone", "container", "emitted", "unit")
 
     def __init__(self, container: Container, unit: UnitOfWork | None) -> None:
         self.container = container
         self.unit = unit
+        self._undone = 0 if unit is None else unit.undone
         self.emitted: list[Any] = []
         """Of a stream: the events of its handler that have gone their way."""
         self._later: list[Callback] = []
@@ -50,19 +52,30 @@ class Work:
         else:
             self._later.append(callback)
 
+    def require_its_state(self, events: Sequence[Any]) -> None:
+        """Raises RolledBack if what *events* tell of was rolled back since this began."""
+        if self.unit is not None and self.unit.undone != self._undone:
+            names = ", ".join(sorted({type(event).__name__ for event in events}))
+            raise RolledBack(
+                f"{names}: what it tells of may be undone, for its unit of work was rolled back in "
+                "the midst: return no events then; around what may fail put session.begin_nested()"
+            )
+
     @contextmanager
     def step(self) -> Iterator[None]:
         """A step of a stream: this task is in its unit of work. Between the steps it is not."""
         before = enter(self.unit)
         try:
-            yield
+            with nullcontext() if self.unit is None else self.unit.lent():
+                yield
         finally:
             leave(before)
 
     async def finish(self) -> None:
         """Commit, and call what waited for it."""
         if self.unit is not None:
-            await self.unit.commit()
+            await self.unit.finish()
+            self._undone = self.unit.undone
         await self.call_later()
 
     async def call_later(self) -> None:
@@ -102,8 +115,9 @@ class Scopes:
             unit = current_unit_of_work()
             if self.units is not None:
                 unit = await stack.enter_async_context(self.units.begin())
+                stack.enter_context(unit.lent())
             elif unit is not None:
-                stack.enter_context(part_of(unit))
+                stack.enter_context(unit.lent_to_part())
             yield Work(await self._enter_scope(stack, unit), unit)
 
     @asynccontextmanager

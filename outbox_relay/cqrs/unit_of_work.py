@@ -9,7 +9,8 @@ One unit of work for a request: what it saves and the events that it causes comm
         unit.after_commit(lambda: broadcast(order.id))
 
 The end of the block commits, an exception rolls back. Whoever begins a unit within one, in the same
-task, takes part in it: there is one transaction, which the outermost block ends.
+task, takes part in it: there is one transaction, which the outermost block ends. What was undone, all
+of it or a SAVEPOINT, takes along what was to be called after the commit.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Final, TypeAlias
+from functools import cache
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
-from outbox_relay.cqrs.errors import CommitRefused, RolledBack
+from outbox_relay.cqrs.errors import CommitRefused, RolledBack, UnitEnded
+from outbox_relay.cqrs.savepoints import Said
 from outbox_relay.events import UNSET, Unset
 from outbox_relay.outbox import Outbox, Payload
 from outbox_relay.outbox.encode import Key
@@ -44,9 +47,16 @@ def current_unit_of_work() -> UnitOfWork | None:
     """The unit of work that this task is in, if any."""
     unit = _current.get()
     # A task that was started within a unit works for itself: its session serves one task.
-    if unit is None or not unit.is_open or unit.task is not asyncio.current_task():
+    if unit is None or not unit.is_open or unit.task is not _task():
         return None
     return unit
+
+
+def _task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a thread without a loop; it has the context of the task that started it
+        return None
 
 
 class UnitOfWork:
@@ -56,14 +66,22 @@ class UnitOfWork:
     Made by `UnitOfWorkFactory.begin`. It connects when the session is first used.
     """
 
-    def __init__(self, session: AsyncSession, outbox: Outbox) -> None:
+    def __init__(
+        self, session: AsyncSession, outbox: Outbox, sessions: SessionFactory | None = None
+    ) -> None:
         self.session = session
         self.outbox = outbox
-        self.task = asyncio.current_task()
+        self.sessions = sessions
+        self.task = _task()
         self.is_open = True
-        self._callbacks: list[Callback] = []
-        self._failed_part: BaseException | None = None
-        self._is_committing = False
+        self.undone = 0
+        """How often what was written was undone, and its session went on."""
+        self._guests = 0
+        self._callbacks = Said[Callback](session.sync_session)
+        self._failures = Said[BaseException](session.sync_session)
+        self.is_committing = False
+        """Whether the commit that is under way is this unit's own."""
+        self._is_over = self._is_rolling_back = False
         session.sync_session.info[_UNIT] = self
 
     async def add(
@@ -78,8 +96,9 @@ class UnitOfWork:
         """
         Write *events* to the outbox in this transaction, after what the session has to flush.
 
-        Raises a WriteError that names the event if it is refused.
+        Raises a WriteError that names the event if it is refused, UnitEnded after the commit.
         """
+        self._refuse_if("an event", is_over=not self.is_open)
         # State first: the locks of its rows are what keeps two transactions on one key in order.
         state = self.session.sync_session
         if state.new or state.dirty or state.deleted:
@@ -96,29 +115,37 @@ class UnitOfWork:
 
     def after_commit(self, callback: Callback) -> None:
         """
-        Call *callback*, and await what it returns, once the commit has succeeded; never otherwise.
+        Call *callback*, and await what it returns, once the commit has succeeded; never otherwise, so
+        not when the SAVEPOINT that this is said in is rolled back.
 
-        The callbacks run in their order, outside the transaction. What one of them raises is logged:
-        the commit is done, and the caller must not take it for undone.
+        The callbacks run in their order, outside the transaction: one that writes begins a unit of
+        its own. What one of them raises is logged: the commit is done, and the caller must not take
+        it for undone. A cancelled task calls the rest before it ends.
         """
-        self._callbacks.append(callback)
+        self._refuse_if("a callback", is_over=self._is_over)
+        self._callbacks.add(callback)
 
     async def commit(self) -> None:
         """
         Commit, then call what was registered. The session may go on with a new transaction.
 
+        For whoever began the unit: raises CommitRefused in a handler and in a unit within this one.
         Raises RolledBack, after a rollback, if a part of this unit of work had failed. When the
         commit raises nothing is called.
         """
-        if self._failed_part is not None:
-            failed = self._failed_part
-            await self.rollback()
-            raise RolledBack(
-                f"a part of this unit of work failed with {type(failed).__name__}: {failed}; "
-                "it was caught, but what that part had written was not undone by itself, so the "
-                "whole is rolled back: let the error through, or use session.begin_nested()"
-            ) from failed
-        self._is_committing = True
+        self._refuse_if("a commit", is_over=not self.is_open)
+        if self._guests:
+            raise CommitRefused(
+                "whoever began this unit of work commits it, together with its events: leave the "
+                "commit out"
+            )
+        await self.finish()
+
+    async def finish(self) -> None:
+        """`commit`, by whoever may."""
+        if self._failures:
+            await self._refuse_what_failed(self._failures.take())
+        self.is_committing = True
         try:
             await self.session.commit()
         except BaseException:
@@ -127,46 +154,116 @@ class UnitOfWork:
             await self.rollback()
             raise
         finally:
-            self._is_committing = False
+            self.is_committing = False
         await self._call_back()
 
-    async def rollback(self) -> None:
-        """Undo what was written and forget whom to call. The session may begin anew."""
-        self._callbacks.clear()
-        self._failed_part = None
-        await self.session.rollback()
+    async def _refuse_what_failed(self, failed: BaseException) -> None:
+        await self.rollback()
+        if isinstance(failed, RolledBack):
+            raise failed
+        raise RolledBack(
+            f"a part of this unit of work failed with {type(failed).__name__}: {failed}; "
+            "it was caught, but what that part had written was not undone by itself, so the "
+            "whole is rolled back: let the error through, or put session.begin_nested() around "
+            "the part and catch it outside of that"
+        ) from failed
 
-    def part_failed(self, error: BaseException) -> None:
-        """A part of it did not come to its end: the whole can only be rolled back."""
-        self._failed_part = error
+    async def rollback(self) -> None:
+        """
+        Undo what was written and forget whom to call. The session may begin anew.
+
+        In a handler: its events would tell of what is undone, so it may not return any.
+        """
+        self._is_rolling_back = True
+        try:
+            await self.session.rollback()
+        finally:
+            self._is_rolling_back = False
+            self._forget_all()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Whoever works in the block does not commit, and an error of his dooms the whole."""
+        self._guests += 1
+        try:
+            yield
+        except BaseException as error:
+            self._failures.add(error)
+            raise
+        finally:
+            self._guests -= 1
+
+    @contextmanager
+    def lent_to_part(self) -> Iterator[None]:
+        """As `lent`, to one who did not begin it: a rollback would undo what others have done too."""
+        undone = self.undone
+        with self.lent():
+            yield
+        if self.undone != undone:
+            self._failures.add(RolledBack(_UNDONE))
+
+    def transaction_ended(self) -> None:
+        """The session's transaction has. If this unit did not end it, somebody else undid it."""
+        if self.is_open and not self.is_committing and not self._is_rolling_back:
+            self._forget_all()
+            if self._guests:
+                self._failures.add(RolledBack(_UNDONE))
+
+    def savepoint_undone(self, savepoint: SessionTransaction) -> None:
+        """Forget what was said within *savepoint*."""
+        self._callbacks.forget_within(savepoint)
+        self._failures.forget_within(savepoint)
+
+    def _forget_all(self) -> None:
+        self.undone += 1
+        self._callbacks.clear()
+        self._failures.clear()
+
+    def _refuse_if(self, what: str, *, is_over: bool) -> None:
+        if is_over:
+            raise UnitEnded(
+                f"{what} comes when this unit of work is over, and nobody would commit it: begin "
+                "another one, `async with units.begin()`"
+            )
 
     async def _call_back(self) -> None:
-        callbacks, self._callbacks = self._callbacks, []
-        if not callbacks:
+        if not self._callbacks:
             return
+        cancelled: asyncio.CancelledError | None = None
         # What they begin is a unit of its own: this one is committed.
         was, self.is_open = self.is_open, False
         try:
-            for callback in callbacks:
+            while self._callbacks:
                 try:
-                    result = callback()
-                    if inspect.isawaitable(result):
-                        await result
-                except Exception:
-                    logger.exception("after the commit, %r failed: the commit stands", callback)
+                    await _called(self._callbacks.take())
+                except asyncio.CancelledError as error:
+                    cancelled = error
         finally:
             self.is_open = was
+        if cancelled is not None:
+            raise cancelled
 
     def end(self) -> None:
         """Nobody is called any more, and nobody may take part."""
-        self.is_open = False
+        self.is_open, self._is_over = False, True
         self._callbacks.clear()
-        del self.session.sync_session.info[_UNIT]
+        self.session.sync_session.info.pop(_UNIT, None)
 
-    @property
-    def is_committing(self) -> bool:
-        """Whether the commit that is under way is this unit's own."""
-        return self._is_committing
+
+async def _called(callback: Callback) -> None:
+    try:
+        result = callback()
+        if inspect.isawaitable(result):
+            await result
+    except Exception:
+        logger.exception("after the commit, %r failed: the commit stands", callback)
+
+
+_UNDONE: Final = (
+    "a handler, or a unit within this unit of work, rolled back or closed the session, so what others "
+    "had written is gone too: let it raise instead, or put session.begin_nested() around what may "
+    "fail; to begin anew, whoever began the unit takes `await unit.rollback()`"
+)
 
 
 class UnitOfWorkFactory:
@@ -174,7 +271,7 @@ class UnitOfWorkFactory:
     Makes units of work. One for the whole application; holds no connection.
 
     * sessions: makes AsyncSessions, such as ``async_sessionmaker(engine)``
-    * outbox: where the events go; default: ``Outbox()``
+    * outbox: where the events go; default: one ``Outbox()`` for all who say none
 
     It is a FastAPI dependency too. `scope="function"` commits before the response is sent::
 
@@ -187,26 +284,26 @@ class UnitOfWorkFactory:
         outbox: Outbox | None = None,
     ) -> None:
         self.sessions = sessions
-        self.outbox = Outbox() if outbox is None else outbox
-        _refuse_other_commits()
+        self.outbox = default_outbox() if outbox is None else outbox
+        _listen()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
         """
         A unit of work that commits at the end of the block, and rolls back on an exception.
 
-        Within another one of this factory, in the same task, it is that one.
+        Within another one of the same sessions and outbox, in the same task, it is that one.
         """
         outer = current_unit_of_work()
-        if outer is not None and outer.outbox is self.outbox:
-            with part_of(outer):
+        if outer is not None and outer.outbox is self.outbox and outer.sessions == self.sessions:
+            with outer.lent_to_part():
                 yield outer
             return
         async with self.open() as unit:
             before = enter(unit)
             try:
                 yield unit
-                await unit.commit()
+                await unit.finish()
             finally:
                 leave(before)
 
@@ -219,7 +316,7 @@ class UnitOfWorkFactory:
                 f"the session factory made a {type(session).__name__}: "
                 "it must make AsyncSessions, such as async_sessionmaker(engine)"
             )
-        unit = UnitOfWork(session, self.outbox)
+        unit = UnitOfWork(session, self.outbox, self.sessions)
         try:
             yield unit
         except BaseException as error:
@@ -236,20 +333,34 @@ class UnitOfWorkFactory:
             yield unit
 
 
-@contextmanager
-def part_of(unit: UnitOfWork) -> Iterator[None]:
-    """What is done in the block belongs to *unit*: its error dooms the whole, even if caught."""
-    try:
-        yield
-    except BaseException as error:
-        unit.part_failed(error)
-        raise
+Units: TypeAlias = UnitOfWorkFactory | async_sessionmaker[AsyncSession]
+"""A factory of units of work; or one of sessions, which then have the default outbox."""
+
+
+def units_of(units: Units | None) -> UnitOfWorkFactory | None:
+    """The factory that *units* are or make. Raises TypeError."""
+    if units is None or isinstance(units, UnitOfWorkFactory):
+        return units
+    if isinstance(units, async_sessionmaker):
+        return UnitOfWorkFactory(units)
+    raise TypeError(
+        f"unit_of_work is a {type(units).__name__}: pass a UnitOfWorkFactory(sessions, outbox), or "
+        "async_sessionmaker(engine)"
+    )
+
+
+@cache
+def default_outbox() -> Outbox:
+    """``Outbox()``: one, so that units of the same sessions are the same, whoever asks for them."""
+    return Outbox()
 
 
 def enter(unit: UnitOfWork | None) -> UnitOfWork | None:
     """Make *unit* the one that this task is in. What it was in before, for `leave`."""
     before = _current.get()
     _current.set(unit)
+    if unit is not None:
+        unit.task = _task()  # each step of a stream may have another one
     return before
 
 
@@ -259,9 +370,11 @@ def leave(before: UnitOfWork | None) -> None:
     _current.set(before)
 
 
-def _refuse_other_commits() -> None:
+def _listen() -> None:
     if not event.contains(Session, "before_commit", _before_commit):
         event.listen(Session, "before_commit", _before_commit)
+        event.listen(Session, "after_soft_rollback", _after_soft_rollback)
+        event.listen(Session, "after_transaction_end", _after_transaction_end)
 
 
 def _before_commit(session: Session) -> None:
@@ -271,5 +384,17 @@ def _before_commit(session: Session) -> None:
         return
     raise CommitRefused(
         "this session belongs to a unit of work, which commits it together with its events: leave "
-        "the commit out, or take `await unit.commit()`"
+        "the commit out; whoever began the unit may take `await unit.commit()`"
     )
+
+
+def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
+    unit = session.info.get(_UNIT)
+    if unit is not None and transaction.nested:
+        unit.savepoint_undone(transaction)
+
+
+def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+    unit = session.info.get(_UNIT)
+    if unit is not None and transaction.parent is None:
+        unit.transaction_ended()

@@ -26,6 +26,7 @@ KERNEL = {
     "native",
     "handles",
     "inbox_schema",
+    "lazy_names",
     "python_cqrs",
     "_version",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import Any
+from weakref import WeakValueDictionary
 
 from outbox_relay.cqrs.container.plain import PlainContainer
 from outbox_relay.cqrs.container.protocol import Container, ScopedContainer
@@ -23,7 +24,11 @@ def adapted(container: Any) -> Container:
     if "di" in sys.modules and _is_of(container, "di", "Container"):
         from outbox_relay.cqrs.container.di import DIContainer  # noqa: PLC0415
 
-        return DIContainer(container)
+        # One for all who pass it: it has its singletons.
+        adapter = _adapters.get(id(container))
+        if adapter is None:
+            adapter = _adapters[id(container)] = DIContainer(container)
+        return adapter
     if "dishka" in sys.modules and _is_of(container, "dishka", "AsyncContainer"):
         from outbox_relay.cqrs.container.dishka import DishkaContainer  # noqa: PLC0415
 
@@ -35,6 +40,10 @@ def adapted(container: Any) -> Container:
         )
     resolved: Container = container
     return resolved
+
+
+# By the container's id, which is its own as long as its adapter, which holds it, is there.
+_adapters: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
 def _is_of(container: Any, module: str, name: str) -> bool:

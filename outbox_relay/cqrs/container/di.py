@@ -15,6 +15,7 @@ from di.exceptions import DependencyInjectionException
 from di.executors import AsyncExecutor
 
 from outbox_relay.cqrs.binding import is_protocol
+from outbox_relay.cqrs.container.protocol import LENT
 from outbox_relay.cqrs.errors import CqrsError, HandlerNotResolved
 
 T = TypeVar("T")
@@ -83,7 +84,14 @@ class DIContainer:
                     binds.enter_context(container.bind(di.bind_by_type(self._lent[kind], kind)))
                 # Not cached within a request either: a handler has the events of one call.
                 handler = Dependent(type_, use_cache=False)
-                found = container.solve(handler, scopes=SCOPES, scope_resolver=_scope)
+                try:
+                    found = container.solve(handler, scopes=SCOPES, scope_resolver=_scope)
+                except NameError as error:
+                    raise HandlerNotResolved(
+                        f"the container of di cannot make {type_.__name__}: annotations cannot be "
+                        f"read, {error}; what a unit of work lends ({_names(LENT)}) is there with "
+                        "unit_of_work=... only"
+                    ) from error
             _refuse_unbound(type_, found)
             self._solved[type_, lent] = found
         return found
@@ -137,12 +145,16 @@ def _refuse_unbound(type_: type, solved: di.SolvedDependent[Any]) -> None:
     # di would call them, and the error would not say who asked for them.
     for dependent in solved.dag:
         call = dependent.call
-        if inspect.isabstract(call) or is_protocol(call):
+        if inspect.isabstract(call) or is_protocol(call) or call in LENT:
             name = getattr(call, "__name__", repr(call))
             raise HandlerNotResolved(
                 f"the container of di cannot make {type_.__name__}: nothing is bound to {name}: "
                 f"container.bind(bind_by_type(Dependent(...), {name}))"
             )
+
+
+def _names(kinds: Sequence[type]) -> str:
+    return ", ".join(kind.__name__ for kind in kinds)
 
 
 def _lent(kind: Any) -> Dependent[Any]:

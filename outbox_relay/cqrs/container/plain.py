@@ -6,12 +6,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 from outbox_relay.cqrs.binding import is_protocol
+from outbox_relay.cqrs.container.protocol import LENT
 from outbox_relay.cqrs.errors import HandlerNotResolved
 
 T = TypeVar("T")
+Path: TypeAlias = tuple[type, ...]
+"""What is being made, for whom."""
 
 
 class PlainContainer:
@@ -22,7 +25,7 @@ class PlainContainer:
     """
 
     def __init__(self) -> None:
-        self._providers: dict[Any, Callable[[], Any]] = {}
+        self._providers: dict[Any, Callable[[PlainContainer, Path], Any]] = {}
         self._values: Mapping[Any, Any] = {}
 
     def bind(self, type_: Any, provider: Any) -> None:
@@ -31,11 +34,11 @@ class PlainContainer:
         function, what calling it gives, anew each time. A class is made as handlers are.
         """
         if isinstance(provider, type):
-            self._providers[type_] = lambda: self._make(provider, ())
+            self._providers[type_] = lambda scope, path: scope._make(provider, path)
         elif inspect.isfunction(provider) or inspect.ismethod(provider):
-            self._providers[type_] = provider
+            self._providers[type_] = lambda _, __: provider()
         else:
-            self._providers[type_] = lambda: provider
+            self._providers[type_] = lambda _, __: provider
 
     async def resolve(self, type_: type[T]) -> T:
         """An object of *type_*. Raises HandlerNotResolved."""
@@ -49,13 +52,13 @@ class PlainContainer:
         scope._values = values
         return nullcontext(scope)
 
-    def _get(self, type_: Any, path: tuple[type, ...]) -> Any:
+    def _get(self, type_: Any, path: Path) -> Any:
         if type_ in self._values:
             return self._values[type_]
         provider = self._providers.get(type_)
-        return provider() if provider is not None else self._make(type_, path)
+        return provider(self, path) if provider is not None else self._make(type_, path)
 
-    def _make(self, type_: Any, path: tuple[type, ...]) -> Any:
+    def _make(self, type_: Any, path: Path) -> Any:
         if type_ in path:
             names = " -> ".join(one.__name__ for one in (*path, type_))
             raise HandlerNotResolved(f"{names}: asks for itself")
@@ -73,9 +76,20 @@ def _parameters(type_: Any) -> dict[str, Any]:
             f"nothing is bound to {name}, and no object can be made of it: "
             f"container.bind({name}, ...)"
         )
+    if issubclass(type_, LENT):
+        raise HandlerNotResolved(
+            f"no {type_.__name__} is lent here: pass unit_of_work=..., or "
+            f"container.bind({type_.__name__}, ...)"
+        )
     if type_.__init__ is object.__init__:
         return {}
-    hints = get_type_hints(type_.__init__)
+    try:
+        hints = get_type_hints(type_.__init__)
+    except NameError as error:
+        raise HandlerNotResolved(
+            f"the annotations of {type_.__name__}.__init__ cannot be read, {error}: import what they "
+            "name at run time, not for type checkers alone"
+        ) from error
     wanted = {}
     for parameter in list(inspect.signature(type_).parameters.values()):
         if parameter.default is not parameter.empty or parameter.kind in _VARIABLE:

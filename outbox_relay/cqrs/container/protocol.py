@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from outbox_relay.cqrs.unit_of_work import UnitOfWork
+from outbox_relay.outbox import Outbox
 
 T = TypeVar("T")
+
+LENT: Final = (AsyncSession, Session, UnitOfWork, Outbox)
+"""What a unit of work lends. One that a container made by itself would belong to no transaction."""
 
 
 class Container(Protocol):

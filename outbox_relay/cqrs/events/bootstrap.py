@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from outbox_relay.cqrs.events.map import EventMap
-from outbox_relay.cqrs.mediator import EventMediator, Units
+from outbox_relay.cqrs.mediator import EventMediator
 from outbox_relay.cqrs.middlewares.base import Middleware, MiddlewareChain
+from outbox_relay.cqrs.unit_of_work import Units
 
 
 def bootstrap(

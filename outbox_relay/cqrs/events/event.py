@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, ConfigDict, Field
 
+from outbox_relay.cqrs import dataclass_models
 from outbox_relay.events import (
     Description,
     DomainEvent,
@@ -92,6 +93,11 @@ AnyEvent: TypeAlias = Event | SelfDescribing
 """What a handler may return in its `events`."""
 
 
+def is_event(event: object) -> bool:
+    """Whether *event* says of itself that it is one: somebody may handle it here, or nobody."""
+    return isinstance(event, (Event, dataclass_models.Event, SelfDescribing))
+
+
 def leaves_the_process(event: object) -> bool:
     """Whether *event* is for others: a notification or ECST event, of whichever form."""
     return leaves_the_process_class(type(event))
@@ -111,6 +117,7 @@ __all__ = [
     "ECSTEvent",
     "Event",
     "NotificationEvent",
+    "is_event",
     "leaves_the_process",
     "leaves_the_process_class",
 ]

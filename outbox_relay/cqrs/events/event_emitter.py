@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import warnings
 from collections import deque
@@ -10,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from outbox_relay.cqrs.calling import answer, events_before, new_events
 from outbox_relay.cqrs.container import Container, adapted
 from outbox_relay.cqrs.errors import DirectPublishWarning, NoWayOut
-from outbox_relay.cqrs.events.event import leaves_the_process
+from outbox_relay.cqrs.events.event import is_event, leaves_the_process
 from outbox_relay.cqrs.events.map import EventMap
 from outbox_relay.cqrs.message_brokers.protocol import Message, MessageBroker, message_of
 from outbox_relay.cqrs.scope import Scopes, Work
-from outbox_relay.cqrs.unit_of_work import UnitOfWorkFactory
+from outbox_relay.cqrs.unit_of_work import Units, units_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class EventEmitter:
         container: Any = None,
         message_broker: MessageBroker | None = None,
         *,
-        unit_of_work: UnitOfWorkFactory | None = None,
+        unit_of_work: Units | None = None,
     ) -> None:
         self.event_map = EventMap() if event_map is None else event_map
         self._broker = message_broker
@@ -45,13 +45,13 @@ class EventEmitter:
         if unit_of_work is not None:
             self.use(unit_of_work)
 
-    def use(self, units: UnitOfWorkFactory) -> None:
+    def use(self, units: Units) -> None:
         """Take part in *units*: their outbox takes what leaves the process."""
         if self._broker is not None:
             raise TypeError(
                 "say unit_of_work or message_broker: with an outbox the relay publishes the events"
             )
-        self.scopes = Scopes(self.scopes.container, units)
+        self.scopes = Scopes(self.scopes.container, units_of(units))
 
     async def emit(self, *events: Any) -> None:
         """
@@ -69,6 +69,13 @@ class EventEmitter:
             event = waiting.popleft()
             if leaves_the_process(event):
                 outgoing.append(event)
+            elif not is_event(event) and type(event) not in self.event_map:
+                name = type(event).__name__
+                raise NoWayOut(
+                    f"{name} has no handler here and is no event that leaves the process, so it would "
+                    f"be lost: derive it from NotificationEvent, or from DomainEvent, or bind a "
+                    f"handler, mapper.bind({name}, ...)"
+                )
             waiting.extend(await self.handle(event, work))
         if outgoing:
             await self._let_out(outgoing, work)
@@ -89,6 +96,7 @@ class EventEmitter:
             await self.emit_all(await _call(work.container, handler, event), work)
 
     async def _let_out(self, events: Sequence[Any], work: Work) -> None:
+        work.require_its_state(events)
         if self._broker is not None:
             await self._send(events, work)
         elif work.unit is not None:
@@ -146,14 +154,6 @@ async def _call(container: Container, handler_type: type, event: Any) -> list[An
     handler: Any = await container.resolve(handler_type)
     logger.debug("%s handles %s", handler_type.__name__, type(event).__name__)
     # The container may give the same handler for two events: what it had before is not new.
-    before = list(getattr(handler, "events", ()))
-    result = handler.handle(event)
-    if inspect.isawaitable(result):
-        await result
+    before = events_before(handler)
+    await answer(handler.handle, event)
     return new_events(handler, before)
-
-
-def new_events(handler: Any, before: Sequence[Any]) -> list[Any]:
-    """The events of *handler* that are not among those of *before*."""
-    known = {id(event) for event in before}
-    return [event for event in getattr(handler, "events", ()) if id(event) not in known]

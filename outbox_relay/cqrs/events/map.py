@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from outbox_relay.cqrs.binding import checked_handler
-from outbox_relay.cqrs.errors import HandlerAlreadyBound
+from outbox_relay.cqrs.errors import HandlerAlreadyBound, InvalidHandler
 
 
 class Binding(NamedTuple):
@@ -33,7 +34,11 @@ class EventMap:
         Raises HandlerAlreadyBound if it is bound to this event already, InvalidHandler if it is no
         handler.
         """
-        checked = checked_handler(event, handler)
+        checked: Any = checked_handler(event, handler)
+        if inspect.isasyncgenfunction(checked.handle) or inspect.isgeneratorfunction(
+            checked.handle
+        ):
+            raise InvalidHandler(f"{handler.__name__}.handle is a generator: it would never run")
         bindings = self._bindings.setdefault(event, [])
         if any(binding.handler is handler for binding in bindings):
             raise HandlerAlreadyBound(

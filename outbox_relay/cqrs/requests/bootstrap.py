@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from outbox_relay.cqrs.container import adapted
 from outbox_relay.cqrs.events.event_emitter import EventEmitter
 from outbox_relay.cqrs.events.map import EventMap
-from outbox_relay.cqrs.mediator import RequestMediator, StreamingRequestMediator, Units
+from outbox_relay.cqrs.mediator import StreamingRequestMediator
 from outbox_relay.cqrs.message_brokers.protocol import MessageBroker
 from outbox_relay.cqrs.middlewares.base import Middleware, MiddlewareChain
 from outbox_relay.cqrs.requests.map import RequestMap
+from outbox_relay.cqrs.unit_of_work import Units
 
 RequestMapper: TypeAlias = Callable[[RequestMap], None]
 EventMapper: TypeAlias = Callable[[EventMap], None]
-
-M = TypeVar("M", bound=RequestMediator)
 
 
 def bootstrap(
@@ -29,7 +28,7 @@ def bootstrap(
     queries_mapper: RequestMapper | None = None,
     on_startup: Iterable[Callable[[], None]] | None = None,
     unit_of_work: Units | None = None,
-) -> RequestMediator:
+) -> StreamingRequestMediator:
     """
     A mediator.
 
@@ -41,66 +40,23 @@ def bootstrap(
     * commands_mapper, queries_mapper, domain_events_mapper: bind the handlers
     * on_startup: called once, now
     """
-    return _build(
-        RequestMediator,
-        di_container=di_container,
-        message_broker=message_broker,
-        middlewares=middlewares,
-        request_mappers=(commands_mapper, queries_mapper),
-        event_mapper=domain_events_mapper,
-        on_startup=on_startup,
-        unit_of_work=unit_of_work,
-    )
-
-
-def bootstrap_streaming(
-    di_container: Any = None,
-    *,
-    message_broker: MessageBroker | None = None,
-    middlewares: Iterable[Middleware] | None = None,
-    commands_mapper: RequestMapper | None = None,
-    domain_events_mapper: EventMapper | None = None,
-    queries_mapper: RequestMapper | None = None,
-    on_startup: Iterable[Callable[[], None]] | None = None,
-    unit_of_work: Units | None = None,
-) -> StreamingRequestMediator:
-    """As `bootstrap`, with a mediator that streams too."""
-    return _build(
-        StreamingRequestMediator,
-        di_container=di_container,
-        message_broker=message_broker,
-        middlewares=middlewares,
-        request_mappers=(commands_mapper, queries_mapper),
-        event_mapper=domain_events_mapper,
-        on_startup=on_startup,
-        unit_of_work=unit_of_work,
-    )
-
-
-def _build(
-    kind: type[M],
-    *,
-    di_container: Any,
-    message_broker: MessageBroker | None,
-    middlewares: Iterable[Middleware] | None,
-    request_mappers: Iterable[RequestMapper | None],
-    event_mapper: EventMapper | None,
-    on_startup: Iterable[Callable[[], None]] | None,
-    unit_of_work: Units | None,
-) -> M:
     for start in on_startup or ():
         start()
     requests, events = RequestMap(), EventMap()
-    for mapper in request_mappers:
+    for mapper in (commands_mapper, queries_mapper):
         if mapper is not None:
             mapper(requests)
-    if event_mapper is not None:
-        event_mapper(events)
+    if domain_events_mapper is not None:
+        domain_events_mapper(events)
     container = adapted(di_container)
-    return kind(
+    return StreamingRequestMediator(
         requests,
         container,
         EventEmitter(events, container, message_broker),
         middleware_chain=MiddlewareChain(middlewares or ()),
         unit_of_work=unit_of_work,
     )
+
+
+bootstrap_streaming = bootstrap
+"""python-cqrs's name for a mediator that streams too, as each does here."""

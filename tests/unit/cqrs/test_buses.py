@@ -214,3 +214,79 @@ def test_execute_passes_errors_on() -> None:
     bus.register_handler(Open, Fails)
     with pytest.raises(ZeroDivisionError):
         bus.execute(Open("ann"))
+
+
+async def test_a_decorator_that_comes_later_is_not_ignored() -> None:
+    """
+    Two handlers for one command are an error, whichever came first.
+    """
+    registry = Registry()
+    bus = CommandBus(registry=registry)
+    bus.register_handler(Ask, Doubles())
+    registry.command_handler(Ask)(type("Triples", (Doubles,), {}))
+
+    with pytest.raises(cqrs.HandlerAlreadyBound, match=r"handled by Doubles.*Triples"):
+        await bus.dispatch(Ask(1))
+
+
+async def test_a_check_that_must_be_awaited_is_refused() -> None:
+    """
+    Nobody would await it, and what is wrong would pass for right.
+    """
+
+    class Later:
+        async def validate(self) -> None:
+            raise ValidationError("never seen")
+
+    bus = CommandBus(registry=Registry())
+    bus.register_handler(Later, Doubles)
+    with pytest.raises(cqrs.InvalidHandler, match=r"Later\.validate is async"):
+        await bus.dispatch(Later())
+
+
+def test_execute_awaits_what_only_turns_out_to_be_async() -> None:
+    """
+    An ordinary method that answers with a coroutine.
+    """
+
+    async def double(number: int) -> int:
+        return 2 * number
+
+    class Passes:
+        def handle(self, query: Ask) -> Any:
+            return double(query.number)
+
+    bus = QueryBus(registry=Registry())
+    bus.register_handler(Ask, Passes())
+
+    assert bus.execute(Ask(2)) == 4
+
+
+async def test_execute_within_a_unit_of_work_is_part_of_it(shop: World) -> None:
+    """
+    Its error dooms the whole, as that of `dispatch` does.
+    """
+
+    class Fails:
+        def handle(self, query: Ask) -> None:
+            current_session().add(Account(owner="half"))
+            raise ZeroDivisionError
+
+    bus = CommandBus(registry=Registry())
+    bus.register_handler(Ask, Fails())
+    with pytest.raises(cqrs.RolledBack, match="ZeroDivisionError"):  # noqa: PT012 - the block's end counts
+        async with shop.units.begin():
+            with pytest.raises(ZeroDivisionError):
+                bus.execute(Ask(1))
+
+    assert await shop.owners() == []
+
+
+def test_a_bus_is_one_for_commands_or_for_queries() -> None:
+    """
+    What both share is no bus by itself.
+    """
+    from outbox_relay.cqrs import buses
+
+    with pytest.raises(TypeError, match="abstract"):
+        buses._Bus()  # type: ignore[abstract]

@@ -12,8 +12,10 @@ import dishka
 import pytest
 from di.dependent import Dependent
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 import outbox_relay.cqrs as cqrs
+from outbox_relay import Outbox
 from outbox_relay.cqrs.container import adapted
 from outbox_relay.cqrs.container.di import DIContainer
 from outbox_relay.cqrs.container.dishka import DishkaContainer
@@ -249,3 +251,111 @@ class First:
 class Second:
     def __init__(self, first: First) -> None:
         pass
+
+
+class Named(Protocol):
+    def name(self) -> str: ...
+
+
+class ByAccounts:
+    def __init__(self, accounts: Accounts) -> None:
+        self.accounts = accounts
+
+    def name(self) -> str:
+        return "ann"
+
+
+class OpensNamed(cqrs.RequestHandler[OpenAccount, None]):
+    def __init__(self, named: Named) -> None:
+        self._named = named
+
+    async def handle(self, request: OpenAccount) -> None:
+        self._named.accounts.session.add(Account(owner=self._named.name()))  # type: ignore[attr-defined]
+
+
+async def test_what_stands_for_a_protocol_gets_the_session_of_its_request(shop: World) -> None:
+    """
+    A class that is bound is made as handlers are, with what the unit of work lends.
+    """
+    container = plain()
+    container.bind(Named, ByAccounts)
+    mediator = cqrs.bootstrap(
+        container,
+        commands_mapper=lambda mapper: mapper.bind(OpenAccount, OpensNamed),
+        unit_of_work=shop.units,
+    )
+    await mediator.send(OpenAccount(owner="ann"))
+
+    assert await shop.owners() == ["ann"]
+
+
+async def test_a_circle_through_a_bind_is_named() -> None:
+    """
+    As one without.
+    """
+    container = cqrs.PlainContainer()
+    container.bind(Named, AsksForNamed)
+    with pytest.raises(cqrs.HandlerNotResolved, match="AsksForNamed -> AsksForNamed"):
+        await container.resolve(AsksForNamed)
+
+
+class AsksForNamed:
+    def __init__(self, named: Named) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", ["plain", "di"])
+@pytest.mark.parametrize("lent", [AsyncSession, Session, cqrs.UnitOfWork, Outbox])
+async def test_nobody_makes_a_session_that_no_request_commits(kind: str, lent: type) -> None:
+    """
+    Without a unit of work what a handler adds to it would be gone without a word.
+    """
+    handler = type("Handler", (), {"__init__": _asking_for(lent)})
+    with pytest.raises(cqrs.HandlerNotResolved, match=r"unit_of_work=|nothing is bound to"):
+        await adapted(CONTAINERS[kind]()).resolve(handler)
+
+
+def _asking_for(kind: type) -> Any:
+    def __init__(self: Any, asked: Any) -> None:  # noqa: N807
+        pass
+
+    __init__.__annotations__["asked"] = kind
+    return __init__
+
+
+@pytest.mark.parametrize("kind", ["plain", "di"])
+async def test_annotations_that_cannot_be_read_are_named(kind: str) -> None:
+    """
+    What they name was imported for type checkers alone.
+    """
+    handler = type("Handler", (), {"__init__": _asking_for("Unknown")})  # type: ignore[arg-type]
+    with pytest.raises(cqrs.HandlerNotResolved, match=r"Handler.*'Unknown'"):
+        await adapted(CONTAINERS[kind]()).resolve(handler)
+
+
+async def test_a_singleton_of_di_is_one_for_mediator_and_emitter() -> None:
+    """
+    As the documents build them, each with the container itself.
+    """
+
+    class Manager:
+        pass
+
+    class Tells(cqrs.RequestHandler[OpenAccount, Any]):
+        def __init__(self, manager: Any) -> None:
+            self.manager = manager
+            self.events = [OwnerSeen(owner="x")][:0]
+
+        async def handle(self, request: OpenAccount) -> Any:
+            self.events.append(OwnerSeen(owner=request.owner))
+            return self.manager
+
+    Tells.__init__.__annotations__["manager"] = Manager
+    container = di.Container()
+    container.bind(di.bind_by_type(Dependent(Manager, scope="singleton"), Manager))
+    requests = cqrs.RequestMap()
+    requests.bind(OpenAccount, Tells)
+    one = cqrs.RequestMediator(requests, container, cqrs.EventEmitter(None, container))
+    other = cqrs.RequestMediator(requests, container, cqrs.EventEmitter(None, container))
+
+    assert await one.send(OpenAccount(owner="a")) is await other.send(OpenAccount(owner="a"))

@@ -138,3 +138,30 @@ def test_a_handler_of_a_base_may_be_bound_to_what_derives_from_it() -> None:
     requests.bind(JoinLate, JoinHandler)
 
     assert dict(requests.items()) == {JoinLate: JoinHandler}
+
+
+class AsMethod(cqrs.RequestHandler[Join, None]):
+    def events(self) -> list[Any]:
+        return []
+
+    async def handle(self, request: Join) -> None:
+        pass
+
+
+class OneList(cqrs.RequestHandler[Join, None]):
+    events: list[Any] = []  # noqa: RUF012 - that is the mistake
+
+    async def handle(self, request: Join) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"),
+    [(AsMethod, "write @property above it"), (OneList, r"one list for all requests.*__init__")],
+)
+def test_events_belong_to_one_request(handler: type, text: str) -> None:
+    """
+    A method would be taken for events, and a list of the class mixes those of two requests.
+    """
+    with pytest.raises(cqrs.InvalidHandler, match=text):
+        cqrs.RequestMap().bind(Join, handler)

@@ -4,6 +4,7 @@ Streaming: each response reaches the caller once its step is committed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -183,3 +184,85 @@ def test_a_diagram_shows_what_handles_what() -> None:
         f'    {world}_AccountOpened(["AccountOpened"]) --> outbox[(outbox)]',
     ]
     assert cqrs.mermaid(mediator.request_map) == "\n".join(lines[:2]) + "\n"
+
+
+async def test_each_step_may_have_a_task_of_its_own(shop: World) -> None:
+    """
+    Whoever takes the next response: what the step sends and publishes is part of it.
+    """
+    inner = cqrs.bootstrap(unit_of_work=shop.units)
+
+    class Sends(OpensMany):
+        async def handle(self, request: OpenMany) -> AsyncIterator[str]:
+            for owner in request.owners:
+                await inner.send(OpenMany(owners=[owner]))
+                if owner == "broken":
+                    raise ZeroDivisionError
+                yield owner
+
+    class Opened(cqrs.RequestHandler[OpenMany, None]):
+        def __init__(self, session: AsyncSession) -> None:
+            self._session = session
+
+        async def handle(self, request: OpenMany) -> None:
+            self._session.add(Account(owner=request.owners[0]))
+            await self._session.flush()
+
+    inner.request_map.bind(OpenMany, Opened)
+    async with aclosing(
+        streaming(shop, Sends).stream(OpenMany(owners=["ann", "broken"]))
+    ) as owners:
+        assert await anext(owners) == "ann"
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.create_task(owners.__anext__())
+
+    assert await shop.owners() == ["ann"]
+
+
+async def test_one_event_in_two_steps_is_two_events(shop: World) -> None:
+    """
+    The same object, said again.
+    """
+    seen: list[str] = []
+    once = OwnerSeen(owner="once")
+
+    class Says(OpensMany):
+        async def handle(self, request: OpenMany) -> AsyncIterator[str]:
+            for owner in request.owners:
+                self._events.append(once)
+                yield owner
+
+    class Notes(cqrs.EventHandler[OwnerSeen]):
+        async def handle(self, event: OwnerSeen) -> None:
+            seen.append(event.owner)
+
+    mediator = streaming(
+        shop, Says, domain_events_mapper=lambda mapper: mapper.bind(OwnerSeen, Notes)
+    )
+    assert [one async for one in mediator.stream(OpenMany(owners=["a", "b"]))] == ["a", "b"]
+    assert seen == ["once", "once"]
+
+
+async def test_a_step_that_rolled_back_tells_of_nothing(shop: World) -> None:
+    """
+    Its event would be there without the state; the steps before it stand.
+    """
+
+    class Undoes(OpensMany):
+        def __init__(self, session: AsyncSession, unit: cqrs.UnitOfWork) -> None:
+            super().__init__(session)
+            self._unit = unit
+
+        async def handle(self, request: OpenMany) -> AsyncIterator[str]:
+            async for owner in super().handle(request):
+                if owner == "undone":
+                    await self._unit.rollback()
+                yield owner
+
+    mediator = streaming(shop, Undoes)
+    answers = mediator.stream(OpenMany(owners=["ann", "undone"]))
+    assert await anext(answers) == "ann"
+    with pytest.raises(cqrs.RolledBack, match="AccountOpened"):
+        await anext(answers)
+
+    assert await shop.state() == (["ann"], ["account.opened"])

@@ -5,15 +5,17 @@ The unit of work: one transaction, its events, and what is called after the comm
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 import outbox_relay.cqrs as cqrs
-from outbox_relay import MissingKey
+from outbox_relay import MissingKey, Outbox
+from outbox_relay.cqrs.buses import CommandBus, EventPublisher, Registry, current_session
 from outbox_relay.cqrs.unit_of_work import UnitOfWork, current_unit_of_work
-from tests.unit.cqrs.world import Account, AccountOpened, World
+from tests.unit.cqrs.world import Account, AccountOpened, OpenAccount, World
 
 
 class Broken(Exception):
@@ -60,8 +62,6 @@ async def test_a_session_that_is_not_used_connects_nowhere() -> None:
     """
     A request that needs no database costs none.
     """
-    from sqlalchemy.ext.asyncio import create_async_engine
-
     nowhere = create_async_engine("sqlite+aiosqlite:////nowhere/at/all.db")
     called = []
     async with cqrs.UnitOfWorkFactory(async_sessionmaker(nowhere)).begin() as unit:
@@ -191,11 +191,68 @@ async def test_another_task_has_a_unit_of_its_own(shop: World) -> None:
 
 async def test_two_databases_have_two_units(shop: World) -> None:
     """
-    A unit of another factory is another transaction.
+    Also with one outbox, which is no connection: what is written in one goes to no other.
     """
-    others = cqrs.UnitOfWorkFactory(shop.units.sessions)
+    elsewhere = create_async_engine("sqlite+aiosqlite://")
+    others = cqrs.UnitOfWorkFactory(async_sessionmaker(elsewhere), shop.units.outbox)
     async with shop.units.begin() as unit, others.begin() as other:
         assert other is not unit
+        assert other.session.bind is elsewhere
+    await elsewhere.dispose()
+
+
+async def test_two_outboxes_have_two_units(shop: World) -> None:
+    """
+    Their events are written as each of them says.
+    """
+    others = cqrs.UnitOfWorkFactory(shop.units.sessions, Outbox(source="/other"))
+    async with shop.units.begin() as unit, others.begin() as other:
+        assert other is not unit
+
+
+async def test_factories_of_the_same_sessions_make_the_same_unit(shop: World) -> None:
+    """
+    I1. A mediator and a publisher that were each given the session maker share one transaction.
+    """
+    publisher = EventPublisher(unit_of_work=shop.units.sessions)
+
+    class Fails:
+        async def handle(self, command: OpenAccount) -> None:
+            await publisher.publish_events([AccountOpened(owner=command.owner)])
+            raise Broken
+
+    bus = CommandBus(unit_of_work=shop.units.sessions, registry=Registry())
+    bus.register_handler(OpenAccount, Fails())
+    with pytest.raises(Broken):
+        await bus.dispatch(OpenAccount(owner="ann"))
+    async with (
+        cqrs.UnitOfWorkFactory(shop.units.sessions).begin() as unit,
+        cqrs.UnitOfWorkFactory(shop.units.sessions).begin() as same,
+    ):
+        assert same is unit
+
+    assert await shop.events() == []
+
+
+@pytest.mark.parametrize("what", ["engine", "session"])
+async def test_what_makes_no_units_is_refused(shop: World, what: str) -> None:
+    """
+    When the mediator, bus or publisher is made; the error says what to pass.
+    """
+    wrong: Any = shop.engine if what == "engine" else shop.units.sessions()
+    for make in (cqrs.bootstrap, cqrs.EventEmitter, CommandBus, EventPublisher):
+        with pytest.raises(TypeError, match=r"pass a UnitOfWorkFactory"):
+            make(unit_of_work=wrong)
+
+
+async def test_a_thread_is_in_no_unit_of_work(shop: World) -> None:
+    """
+    It inherits the context, but no session may serve two threads: the error says what to do.
+    """
+    async with shop.units.begin():
+        assert await asyncio.to_thread(current_unit_of_work) is None
+        with pytest.raises(LookupError, match=r"units\.begin"):
+            await asyncio.to_thread(current_session)
 
 
 async def test_the_session_commits_with_its_unit_only(shop: World) -> None:
