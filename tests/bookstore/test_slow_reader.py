@@ -122,6 +122,30 @@ async def test_who_does_not_read_answers_is_not_read_either(
     ]
 
 
+async def test_who_is_gone_while_answers_wait_is_forgotten(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The next answer finds no room, and nobody will ever make any: it is not waited for.
+    """
+
+    async def large_answer(request: RequestModel, _: Bookstore) -> ResponseModel:
+        return ResponseModel.success(request.pkg_id, request.req_id, "x" * 500_000)
+
+    package = next(load_handlers().registrations())
+    monkeypatch.setitem(load_handlers()._registrations, 99, replace(package, handler=large_answer))
+    async with running(sqlite_database.async_url, queue_frames=2) as site:
+        gone = await unread(site)
+        for _ in range(60):
+            await gone.send(frame(99))
+        [connection] = site.bookstore.connections._connections
+        while not connection._queue.full():
+            await asyncio.sleep(0.001)
+        gone.transport.abort()
+        while len(site.bookstore.connections):
+            await asyncio.sleep(0.001)
+
+
 async def _count(reader: Any, frames: int) -> int:
     for heard in range(frames):
         try:

@@ -53,6 +53,10 @@ class Connection:
         """Send nothing more and close, without waiting. What runs already is finished."""
         if not self._dropped.done():
             logger.warning("a connection is dropped: %s", reason)
+            self._end(reason)
+
+    def _end(self, reason: str) -> None:
+        if not self._dropped.done():
             self._dropped.set_result(reason)
 
     async def serve(self, answer: Answer) -> None:
@@ -97,7 +101,8 @@ class Connection:
             except TimeoutError:
                 self.drop(f"slow reader: one frame took {self._send_seconds:g} s")
             except (RuntimeError, WebSocketDisconnect):
-                return  # it is gone; the reader learns so too
+                # The reader may wait for room in the queue, which nobody will ever make.
+                self._end("it is gone")
 
 
 class ConnectionManager:
