@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 from outbox_relay.cqrs.errors import InvalidHandler
@@ -34,9 +35,11 @@ def checked_handler(handled: Any, handler: Any) -> type:
         )
     _refuse_shared_events(handler)
     declared = declared_for(handler)
-    if isinstance(declared, type) and not _derives(handled, declared):
+    kinds = get_args(declared) if isinstance(declared, UnionType) else (declared,)
+    if all(isinstance(kind, type) and not _derives(handled, kind) for kind in kinds):
+        names = " and ".join(kind.__name__ for kind in kinds)
         raise InvalidHandler(
-            f"{handler.__name__} handles {declared.__name__} by its own words, but is bound to "
+            f"{handler.__name__} handles {names} by its own words, but is bound to "
             f"{handled.__name__}"
         )
     return handler
@@ -70,7 +73,8 @@ def declared_for(handler: type) -> Any:
             origin = get_origin(generic)
             if isinstance(origin, type) and hasattr(origin, "handle"):
                 handled = get_args(generic)[0]
-                return get_origin(handled) or handled
+                is_union = isinstance(handled, UnionType)
+                return handled if is_union else get_origin(handled) or handled
     return None
 
 

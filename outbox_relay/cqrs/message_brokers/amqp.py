@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import aio_pika
@@ -97,5 +98,9 @@ class AMQPMessageBroker:
     async def close(self) -> None:
         """Let go of the connection. The next message connects again."""
         connection, self._connection, self._exchange = self._connection, None, None
-        if connection is not None:
-            await connection.close()
+        if connection is None:
+            return
+        # A server that stands still answers no goodbye either.
+        with suppress(TimeoutError, OSError, AMQPError):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await connection.close()

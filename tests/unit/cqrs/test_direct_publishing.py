@@ -4,13 +4,17 @@ Straight to a broker: after the handler, with one warning, all or none.
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 
 import pytest
 
 import outbox_relay.cqrs as cqrs
 from outbox_relay import NotSerializable
-from tests.unit.cqrs.handlers import Broken, RecordingBroker, Tells
+from outbox_relay.cqrs.message_brokers import amqp
+from outbox_relay.cqrs.message_brokers.protocol import message_of
+from outbox_relay.errors import BrokerUnavailable
+from tests.unit.cqrs.handlers import FORMS, Broken, RecordingBroker, Tells
 from tests.unit.cqrs.world import OpenAccount, World
 
 
@@ -54,3 +58,49 @@ async def test_outbox_and_broker_are_one_too_many(shop: World) -> None:
     """
     with pytest.raises(TypeError, match="unit_of_work or message_broker"):
         cqrs.bootstrap(unit_of_work=shop.units, message_broker=RecordingBroker())
+
+
+async def test_a_server_that_stands_still_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Neither the message nor the goodbye to its connection waits for longer than the deadline.
+    """
+
+    class Still:
+        async def channel(self, **_: object) -> object:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        close = channel
+
+    async def connect(_: str) -> Still:
+        return Still()
+
+    monkeypatch.setattr(amqp.aio_pika, "connect", connect)
+    monkeypatch.setattr(amqp, "TIMEOUT_SECONDS", 0.01)
+    broker = amqp.AMQPMessageBroker("amqp://nowhere", "queue", "exchange")
+    message = message_of(FORMS["named"]("ann"))
+    with pytest.raises(BrokerUnavailable, match="did not confirm event 'AccountOpened'"):
+        await asyncio.wait_for(broker.send_message(message), 20)
+
+
+async def test_within_somebodys_transaction_a_broker_waits_for_the_commit(shop: World) -> None:
+    """
+    And hears nothing of what is rolled back.
+    """
+    broker = RecordingBroker()
+    sends = cqrs.bootstrap(
+        commands_mapper=lambda mapper: mapper.bind(OpenAccount, Tells), message_broker=broker
+    )
+    heard: list[int] = []
+    with pytest.warns(cqrs.DirectPublishWarning):  # noqa: PT031 - the block's end counts
+        async with shop.units.begin():
+            await sends.send(OpenAccount(owner="ann"))
+            heard.append(len(broker.messages))
+    heard.append(len(broker.messages))
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block's end counts
+        async with shop.units.begin():
+            await sends.send(OpenAccount(owner="bob"))
+            raise ZeroDivisionError
+
+    assert heard == [0, 4]
+    assert len(broker.messages) == 4

@@ -165,3 +165,19 @@ def test_events_belong_to_one_request(handler: type, text: str) -> None:
     """
     with pytest.raises(cqrs.InvalidHandler, match=text):
         cqrs.RequestMap().bind(Join, handler)
+
+
+class HandlesBoth(cqrs.RequestHandler[Join | Leave, None]):
+    async def handle(self, request: Join | Leave) -> None:
+        pass
+
+
+def test_a_handler_of_a_union_may_be_bound_to_each() -> None:
+    """
+    And to nothing else.
+    """
+    requests = cqrs.RequestMap()
+    requests.bind(Join, HandlesBoth)
+    requests.bind(Leave, HandlesBoth)
+    with pytest.raises(cqrs.InvalidHandler, match="HandlesBoth handles Join and Leave"):
+        requests.bind(Joined, HandlesBoth)

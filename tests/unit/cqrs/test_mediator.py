@@ -4,6 +4,7 @@ The mediator: one handler for a request, and one fate for all that follows from 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,3 +185,30 @@ async def test_any_class_may_be_a_request_and_an_event() -> None:
 
     assert await sends.send(Ask(1)) == 2
     assert len(seen) == 1
+
+
+async def test_many_requests_at_once_do_not_mix(shop: World) -> None:
+    """
+    One mediator, a task for each request, every second one fails: each has its own fate, and within
+    each the request that it sends shares it.
+    """
+    inner = mediator(shop)
+
+    class OpensTwo(Opens):
+        async def handle(self, request: OpenAccount) -> int:
+            await asyncio.sleep(0)
+            await inner.send(OpenAccount(owner=f"inner {request.owner}"))
+            answer = await super().handle(request)
+            if int(request.owner) % 2:
+                raise Broken
+            return answer
+
+    outer = mediator(shop, OpensTwo)
+    requests = [outer.send(OpenAccount(owner=str(number))) for number in range(12)]
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+
+    kept = [str(number) for number in range(0, 12, 2)]
+    assert [isinstance(answer, Broken) for answer in answers] == [False, True] * 6
+    assert sorted(await shop.owners()) == sorted([*kept, *(f"inner {one}" for one in kept)])
+    keys = [(key or b"").decode() for _, key in await shop.events()]
+    assert sorted(keys) == sorted(await shop.owners())

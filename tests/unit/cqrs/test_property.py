@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import outbox_relay.cqrs as cqrs
 from tests.unit.cqrs.world import Account, AccountOpened, OwnerSeen, world
 
-PLACES = ("handler", "domain event", "encoding", "middleware", "commit", "nested", "none")
+FAIL = (
+    *("handler", "domain event", "encoding", "middleware", "commit", "nested", "caught"),
+    *("swallowed", "session.rollback", "session.close", "session.commit", "unit.commit"),
+)
+SUCCEED = ("none", "savepoint")
+PLACES = (*FAIL, *SUCCEED)
 
 
 class Do(cqrs.Request):
@@ -52,8 +58,23 @@ class Does(cqrs.RequestHandler[Do, None]):
         if request.inner is not None:
             await MEDIATORS[-1].send(request.inner)
         match request.place:
-            case "handler":
+            case "handler" | "swallowed":
                 raise Failed
+            case "caught":
+                with suppress(Failed):
+                    await MEDIATORS[-1].send(Do(owner="never", place="handler"))
+            case "savepoint":
+                with suppress(Failed):
+                    async with self._session.begin_nested():
+                        await MEDIATORS[-1].send(Do(owner="never", place="domain event"))
+            case "session.rollback":
+                await self._session.rollback()
+            case "session.close":
+                await self._session.close()
+            case "session.commit":
+                await self._session.commit()
+            case "unit.commit":
+                await self._unit.commit()
             case "encoding":
                 self._events.append(Unwritable(owner=request.owner, weight=object()))
             case "nested":
@@ -74,7 +95,11 @@ class Sees(cqrs.EventHandler[OwnerSeen]):
 
 class Fails:
     async def __call__(self, request: Do, handle: Any) -> Any:
-        await handle(request)
+        try:
+            await handle(request)
+        except Failed:
+            if request.place != "swallowed":
+                raise
         if request.place == "middleware":
             raise Failed
 
@@ -119,9 +144,9 @@ async def check(plan: list[tuple[str, str | None]]) -> None:
                 try:
                     await mediator.send(Do(owner=names[0], place=place, inner=nested))
                 except Exception:  # noqa: BLE001 - of whatever kind: it is rolled back
-                    assert {place, inner} - {"none", None}
+                    assert {place, inner} & set(FAIL)
                 else:
-                    assert {place, inner} <= {"none", None}
+                    assert {place, inner} <= {*SUCCEED, None}
                     expected += names
             assert sorted((await shop.owners())[1:]) == sorted(expected)
             keys = [(key or b"").decode() for _, key in await shop.events()]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.util import await_only
 
 import outbox_relay.cqrs as cqrs
 from tests.unit.cqrs.handlers import Broken, Opens, mediator
@@ -352,3 +353,37 @@ async def test_a_stream_that_is_left_undoes_what_its_handler_does_at_the_end(sho
         assert await anext(answers) == 1
 
     assert await shop.state() == ([], [])
+
+
+async def test_who_is_cancelled_in_the_midst_of_the_commit_tells_nobody(shop: World) -> None:
+    """
+    Nobody knows whether it came through: state and events are equal, and no callback says that it did.
+    """
+    called: list[str] = []
+    reached = asyncio.Event()
+    dialect = shop.engine.sync_engine.dialect
+    commit = dialect.do_commit
+
+    def do_commit(connection: Any) -> None:
+        if not reached.is_set():
+            reached.set()
+            await_only(asyncio.Event().wait())
+        commit(connection)
+
+    async def work() -> None:
+        async with shop.units.begin() as unit:
+            unit.session.add(Account(owner="ann"))
+            await unit.add(AccountOpened(owner="ann"))
+            unit.after_commit(lambda: called.append("told"))
+
+    dialect.do_commit = do_commit  # type: ignore[method-assign]
+    task = asyncio.create_task(work())
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with shop.units.begin() as unit:
+        unit.session.add(Account(owner="next"))
+
+    assert called == []
+    assert await shop.state() == (["next"], [])

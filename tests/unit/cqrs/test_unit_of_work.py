@@ -195,9 +195,11 @@ async def test_two_databases_have_two_units(shop: World) -> None:
     """
     elsewhere = create_async_engine("sqlite+aiosqlite://")
     others = cqrs.UnitOfWorkFactory(async_sessionmaker(elsewhere), shop.units.outbox)
-    async with shop.units.begin() as unit, others.begin() as other:
-        assert other is not unit
-        assert other.session.bind is elsewhere
+    async with shop.units.begin() as unit:
+        async with others.begin() as other:
+            assert other is not unit
+            assert other.session.bind is elsewhere
+        assert current_unit_of_work() is unit
     await elsewhere.dispose()
 
 
@@ -384,3 +386,40 @@ async def test_a_session_class_of_ones_own_will_do(shop: World) -> None:
     units = cqrs.UnitOfWorkFactory(lambda: Mine(shop.engine))
     async with units.begin() as unit:
         assert isinstance(unit.session, Mine)
+
+
+async def test_an_event_comes_after_the_state_that_it_tells_of(shop: World) -> None:
+    """
+    I4. The locks of the state's rows are what keeps two transactions on one key in order: also what
+    the session has not flushed yet is written first.
+    """
+    written: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        written.append(statement.split()[2])
+
+    sa.event.listen(shop.engine.sync_engine, "before_cursor_execute", note)
+    async with shop.units.begin() as unit:
+        unit.session.add(Account(owner="ann"))
+        await unit.add(AccountOpened(owner="ann"))
+
+    assert written == ["accounts", "outbox"]
+
+
+async def test_the_connection_goes_back_whatever_a_callback_does(shop: World) -> None:
+    """
+    It may read by the session: that ends with the unit.
+    """
+    pool = shop.engine.sync_engine.pool
+    out: list[str] = []
+    sa.event.listen(pool, "checkout", lambda *_: out.append("out"))
+    sa.event.listen(pool, "checkin", lambda *_: out.pop())
+
+    async def read() -> None:
+        await unit.session.scalar(sa.select(Account.owner))
+
+    async with shop.units.begin() as unit:
+        unit.session.add(Account(owner="ann"))
+        unit.after_commit(read)
+
+    assert out == []
