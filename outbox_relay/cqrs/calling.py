@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from outbox_relay.cqrs.errors import InvalidHandler
@@ -27,10 +26,14 @@ class HandlerCall:
         """What followed from the calls that did not raise."""
 
     async def __call__(self, request: Any) -> Any:
-        before = events_before(self._handler)
-        with nullcontext() if self._unit is None else self._unit.lent():
-            response = await answer(self._handler.handle, request)
-        self.events += new_events(self._handler, before)
+        handler = self._handler
+        before = events_before(handler)
+        if self._unit is None:
+            response = await answer(handler.handle, request)
+        else:
+            with self._unit.lent():
+                response = await answer(handler.handle, request)
+        self.events += new_events(handler, before)
         return response
 
 
@@ -54,7 +57,8 @@ def checked_answer(result: Any, message: Any) -> Any:
 
 def events_before(handler: Any) -> Sequence[Any]:
     """The events that *handler* has already, if any. It need not have the attribute yet."""
-    return list(getattr(handler, "events", None) or ())
+    events = getattr(handler, "events", None)
+    return list(events) if events else ()
 
 
 def events_of(handler: Any) -> Iterable[Any]:
@@ -69,8 +73,10 @@ def events_of(handler: Any) -> Iterable[Any]:
     return () if events is None else events
 
 
-def new_events(handler: Any, before: Iterable[Any]) -> list[Any]:
+def new_events(handler: Any, before: Sequence[Any]) -> list[Any]:
     """The events of *handler* that are not among those of *before*."""
+    if not before:
+        return list(events_of(handler))
     known = Counter(map(id, before))
     new = []
     for event in events_of(handler):

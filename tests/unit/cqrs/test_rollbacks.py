@@ -38,6 +38,11 @@ def acting(act: Callable[[cqrs.UnitOfWork], Awaitable[Any]]) -> type[Acts]:
     return type("ActsAnother", (Acts,), {"act": staticmethod(act)})
 
 
+def quiet(act: Callable[[cqrs.UnitOfWork], Awaitable[Any]]) -> type[Acts]:
+    """The same, and it says nothing."""
+    return type("ActsQuietly", (acting(act),), {"make": staticmethod(lambda _: [])})
+
+
 async def close(unit: cqrs.UnitOfWork) -> None:
     async with unit.session:
         pass
@@ -76,14 +81,15 @@ async def test_a_part_that_ends_the_transaction_dooms_the_whole(shop: World, end
     I1. What the outer handler had saved would be gone, and its events would tell of it. So it is also
     if the part returns none itself, and if its error is caught.
     """
-    inner = mediator(shop, type("Ends", (acting(ENDS[end]),), {"make": staticmethod(lambda _: [])}))
+    inner = mediator(shop, quiet(ENDS[end]))
 
     async def send_inner(_: cqrs.UnitOfWork) -> None:
         with suppress(cqrs.CqrsError, Broken):
             await inner.send(OpenAccount(owner="inner"))
 
-    with pytest.raises(cqrs.RolledBack):
-        await mediator(shop, acting(send_inner)).send(OpenAccount(owner="outer"))
+    for outer in (acting(send_inner), quiet(send_inner)):
+        with pytest.raises(cqrs.RolledBack):
+            await mediator(shop, outer).send(OpenAccount(owner="outer"))
 
     assert await shop.state() == ([], [])
 
@@ -115,9 +121,8 @@ async def test_a_session_that_is_closed_without_a_word_saves_nothing_unseen(
     """
     The handler would answer that it is done: the request fails, also without an event.
     """
-    quiet = type("Quiet", (acting(ENDS[end]),), {"make": staticmethod(lambda _: [])})
     with pytest.raises(cqrs.RolledBack, match=r"unit\.rollback"):
-        await mediator(shop, quiet).send(OpenAccount(owner="ann"))
+        await mediator(shop, quiet(ENDS[end])).send(OpenAccount(owner="ann"))
 
 
 @pytest.mark.parametrize("end", ["session.rollback", "session.close", "unit.rollback"])
