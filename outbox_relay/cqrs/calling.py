@@ -28,11 +28,12 @@ class HandlerCall:
     async def __call__(self, request: Any) -> Any:
         handler = self._handler
         before = events_before(handler)
-        if self._unit is None:
+        try:
             response = await answer(handler.handle, request)
-        else:
-            with self._unit.lent():
-                response = await answer(handler.handle, request)
+        except BaseException as error:
+            if self._unit is not None:
+                self._unit.part_failed(error)
+            raise
         self.events += new_events(handler, before)
         return response
 

@@ -170,9 +170,8 @@ class UnitOfWork:
 
     async def rollback(self) -> None:
         """
-        Undo what was written and forget whom to call. The session may begin anew.
-
-        In a handler: its events would tell of what is undone, so it may not return any.
+        Undo what was written and forget whom to call; the session may begin anew. A handler that does
+        so may return no events: they would tell of what is undone.
         """
         self._is_rolling_back = True
         try:
@@ -181,6 +180,10 @@ class UnitOfWork:
             self._is_rolling_back = False
             self._forget_all()
 
+    def part_failed(self, error: BaseException) -> None:
+        """What was begun did not come to its end: the whole can only be rolled back."""
+        self._failures.add(error)
+
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Whoever works in the block does not commit, and an error of his dooms the whole."""
@@ -188,7 +191,7 @@ class UnitOfWork:
         try:
             yield
         except BaseException as error:
-            self._failures.add(error)
+            self.part_failed(error)
             raise
         finally:
             self._guests -= 1
@@ -227,8 +230,6 @@ class UnitOfWork:
             )
 
     async def _call_back(self) -> None:
-        if not self._callbacks:
-            return
         cancelled: asyncio.CancelledError | None = None
         # What they begin is a unit of its own: this one is committed.
         was, self.is_open = self.is_open, False
@@ -252,17 +253,16 @@ class UnitOfWork:
 
 async def _called(callback: Callback) -> None:
     try:
-        result = callback()
-        if inspect.isawaitable(result):
+        if inspect.isawaitable(result := callback()):
             await result
     except Exception:
         logger.exception("after the commit, %r failed: the commit stands", callback)
 
 
 _UNDONE: Final = (
-    "a handler, or a unit within this unit of work, rolled back or closed the session, so what others "
-    "had written is gone too: let it raise instead, or put session.begin_nested() around what may "
-    "fail; to begin anew, whoever began the unit takes `await unit.rollback()`"
+    "a handler, or a unit within this unit of work, rolled back or closed the session, and so undid "
+    "what others had written: let it raise, or put session.begin_nested() around what may fail; to "
+    "begin anew, whoever began the unit takes `await unit.rollback()`"
 )
 
 

@@ -266,3 +266,27 @@ async def test_a_step_that_rolled_back_tells_of_nothing(shop: World) -> None:
         await anext(answers)
 
     assert await shop.state() == (["ann"], ["account.opened"])
+
+
+async def test_a_step_after_one_that_rolled_back_tells_of_its_own(shop: World) -> None:
+    """
+    What was undone is over with its step.
+    """
+
+    class Undoes(cqrs.StreamingRequestHandler[OpenMany, str]):
+        def __init__(self, unit: cqrs.UnitOfWork) -> None:
+            self._unit = unit
+            self.events: list[Any] = []
+
+        async def handle(self, request: OpenMany) -> AsyncIterator[str]:
+            self._unit.session.add(Account(owner="undone"))
+            await self._unit.session.flush()
+            await self._unit.rollback()
+            yield "undone"
+            self._unit.session.add(Account(owner="ann"))
+            self.events.append(AccountOpened(owner="ann"))
+            yield "ann"
+
+    mediator = streaming(shop, Undoes)
+    assert [one async for one in mediator.stream(OpenMany(owners=[]))] == ["undone", "ann"]
+    assert await shop.state() == (["ann"], ["account.opened"])
