@@ -350,7 +350,7 @@ def _json(event: object) -> bytes:
             "a list of events is no event: pass them one by one, add(..., *events)"
         )
     if isinstance(event, dict | list | tuple) or _is_dataclass_instance(event):
-        return _strict_json(event)
+        return strict_json(event)
     raise NotSerializable(
         f"a {type(event).__name__} is no payload: give an event, a pydantic model, a dataclass, "
         "dict, list, str or bytes, or None for a tombstone"
@@ -361,7 +361,8 @@ def _is_dataclass_instance(event: object) -> bool:
     return is_dataclass(event) and not isinstance(event, type)
 
 
-def _strict_json(value: object) -> bytes:
+def strict_json(value: object) -> bytes:
+    """*value* as JSON. Raises NotSerializable for NaN and Infinity, and whatever its own parts raise."""
     text = to_json(value, inf_nan_mode="constants")
     suspicious = b"NaN" in text or b"Infinity" in text
     # Not JSON, though Python's own parser takes it: consumers in other languages would choke.

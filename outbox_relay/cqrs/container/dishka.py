@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import dishka
-from dishka.exceptions import NoFactoryError
+from dishka.exceptions import NoContextValueError, NoFactoryError
 
 from outbox_relay.cqrs.errors import HandlerNotResolved
 
@@ -30,6 +30,11 @@ class DishkaContainer:
         except NoFactoryError as error:
             raise HandlerNotResolved(
                 f"the container of dishka cannot make {type_.__name__}: {error}"
+            ) from error
+        except NoContextValueError as error:
+            raise HandlerNotResolved(
+                f"the container of dishka cannot make {type_.__name__}, nobody lends it {error}: pass "
+                "unit_of_work=..."
             ) from error
 
     @asynccontextmanager

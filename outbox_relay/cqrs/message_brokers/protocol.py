@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-from pydantic_core import to_json
-
 from outbox_relay.errors import NotSerializable
 from outbox_relay.events import ECSTEvent, OutgoingEvent, SelfDescribing
+from outbox_relay.outbox.encode import strict_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +42,7 @@ class Message:
             "payload": self.payload,
         }
         try:
-            return to_json(envelope)
+            return strict_json(envelope)
         except Exception as error:
             raise NotSerializable(
                 f"event {self.message_name!r} ({self.message_id}): its payload cannot become JSON "
@@ -81,7 +80,7 @@ def message_of(event: Any) -> Message:
         message_type="ecst_event" if isinstance(event, ECSTEvent) else "notification_event",
         message_name=event.event_name,
         message_id=event.event_id,
-        payload={"event_id": event.event_id, **event.model_dump()},
+        payload={"event_id": event.event_id, **event.model_dump(mode="json")},
         topic=event.event_topic,
         key=getattr(event, key) if isinstance(key, str) else None,
     )

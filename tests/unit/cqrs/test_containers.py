@@ -304,6 +304,15 @@ class AsksForNamed:
         pass
 
 
+async def test_dishka_names_what_is_lent_to_nobody() -> None:
+    """
+    Declared as lent, but there is no unit of work.
+    """
+    with pytest.raises(cqrs.HandlerNotResolved, match="Opens"):
+        async with adapted(of_dishka()).open_scope({}) as scope:  # type: ignore[attr-defined]
+            await scope.resolve(Opens)
+
+
 @pytest.mark.parametrize("kind", ["plain", "di"])
 @pytest.mark.parametrize("lent", [AsyncSession, Session, cqrs.UnitOfWork, Outbox])
 async def test_nobody_makes_a_session_that_no_request_commits(kind: str, lent: type) -> None:

@@ -5,12 +5,15 @@ Straight to a broker: after the handler, with one warning, all or none.
 from __future__ import annotations
 
 import asyncio
+import json
 import warnings
+from decimal import Decimal
 
 import pytest
+from pydantic import field_serializer
 
 import outbox_relay.cqrs as cqrs
-from outbox_relay import NotSerializable
+from outbox_relay import NotificationEvent, NotSerializable
 from outbox_relay.cqrs.message_brokers import amqp
 from outbox_relay.cqrs.message_brokers.protocol import message_of
 from outbox_relay.errors import BrokerUnavailable
@@ -104,3 +107,23 @@ async def test_within_somebodys_transaction_a_broker_waits_for_the_commit(shop: 
 
     assert heard == [0, 4]
     assert len(broker.messages) == 4
+
+
+async def test_a_message_is_the_json_that_the_outbox_would_write() -> None:
+    """
+    What a field says of its JSON form holds, and NaN, which JSON does not have, is refused.
+    """
+
+    class Weighed(NotificationEvent, topic="t", key=None):
+        weight: Decimal
+
+        @field_serializer("weight", when_used="json")
+        def _in_grams(self, weight: Decimal) -> int:
+            return int(weight * 1000)
+
+    sent = json.loads(message_of(Weighed(weight=Decimal("1.5"))).to_json())
+    wrong = cqrs.NotificationEvent(event_name="n", event_topic="t", payload={"x": float("nan")})
+
+    assert sent["payload"]["weight"] == 1500
+    with pytest.raises(NotSerializable, match=r"event 'n'.*NaN"):
+        message_of(wrong).to_json()
