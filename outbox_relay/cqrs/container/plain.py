@@ -32,7 +32,11 @@ class PlainContainer:
         """
         Who asks for *type_* gets *provider*: an object, the same for all; or, if it is a class or a
         function, what calling it gives, anew each time. A class is made as handlers are.
+
+        Raises TypeError for an async function: nobody would await it.
         """
+        if inspect.iscoroutinefunction(provider):
+            raise TypeError(f"{provider.__qualname__} is async: bind what it answers, or a class")
         if isinstance(provider, type):
             self._providers[type_] = lambda scope, path: scope._make(provider, path)
         elif inspect.isfunction(provider) or inspect.ismethod(provider):

@@ -4,12 +4,15 @@ Buses: where a message goes, and what `execute` does for callers that cannot awa
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 import outbox_relay.cqrs as cqrs
 from outbox_relay.cqrs.aggregates import AggregateRoot
@@ -23,7 +26,8 @@ from outbox_relay.cqrs.buses import (
     command_handler,
     current_session,
 )
-from tests.unit.cqrs.world import Account, AccountOpened, World
+from outbox_relay.cqrs.sync import run_blocking
+from tests.unit.cqrs.world import Account, AccountOpened, World, world
 
 
 @dataclass
@@ -173,8 +177,6 @@ def test_execute_serves_threads_with_one_loop() -> None:
     """
     Async handlers of all buses run in the same loop: connections of a pool belong to one.
     """
-    import asyncio
-
     loops = set()
 
     class Notes:
@@ -290,3 +292,47 @@ def test_a_bus_is_one_for_commands_or_for_queries() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         buses._Bus()  # type: ignore[abstract]
+
+
+def test_each_execute_of_a_thread_is_a_transaction(tmp_path: Path) -> None:
+    """
+    Those that fail leave nothing, whoever runs beside them.
+    """
+    publisher = EventPublisher()
+
+    class Publishes(Opens):
+        async def handle(self, command: Open) -> str:
+            answer = await super().handle(command)
+            await publisher.publish_events([AccountOpened(owner=command.owner)])
+            if int(command.owner) % 2:
+                raise ZeroDivisionError
+            return answer
+
+    async def committed() -> tuple[list[str], list[str]]:
+        async with world(url) as shop:
+            return await shop.state()
+
+    url = f"sqlite+aiosqlite:///{tmp_path / 'shop.db'}"
+    assert asyncio.run(committed()) == ([], [])
+    engine = create_async_engine(url)
+    bus = CommandBus(unit_of_work=async_sessionmaker(engine), registry=Registry())
+    bus.register_handler(Open, Publishes())
+    failed: list[str] = []
+
+    def work(owner: str) -> None:
+        try:
+            bus.execute(Open(owner))
+        except ZeroDivisionError:
+            failed.append(owner)
+
+    threads = [threading.Thread(target=work, args=(str(number),)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run_blocking(engine.dispose())
+    owners, events = asyncio.run(committed())
+
+    assert sorted(failed) == ["1", "3", "5"]
+    assert sorted(owners) == ["0", "2", "4"]
+    assert events == ["account.opened"] * 3

@@ -5,6 +5,7 @@ Containers: ours, and those of di and dishka as they are.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import di
@@ -99,8 +100,10 @@ CONTAINERS: dict[str, Callable[[], Any]] = {"plain": plain, "di": of_di, "dishka
 @pytest.mark.parametrize("kind", CONTAINERS)
 async def test_handlers_are_made_with_the_session_of_their_request(shop: World, kind: str) -> None:
     """
-    Also deep below: what a handler asks for asks for the session in turn.
+    Also deep below: what a handler asks for asks for the session in turn. Of two events of one kind
+    each has a handler of its own, but from dishka, whose scope keeps what it has made.
     """
+    Notes.made = 0
     mediator = cqrs.bootstrap(
         CONTAINERS[kind](),
         commands_mapper=lambda mapper: mapper.bind(OpenAccount, Opens),
@@ -110,6 +113,7 @@ async def test_handlers_are_made_with_the_session_of_their_request(shop: World, 
 
     assert [await mediator.send(OpenAccount(owner=owner)) for owner in ("ann", "bob")] == [42, 42]
     assert await shop.owners() == ["ann", "seen ann", "seen ann", "bob", "seen bob", "seen bob"]
+    assert Notes.made == (2 if kind == "dishka" else 4)
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
@@ -368,3 +372,31 @@ async def test_a_singleton_of_di_is_one_for_mediator_and_emitter() -> None:
     other = cqrs.RequestMediator(requests, container, cqrs.EventEmitter(None, container))
 
     assert await one.send(OpenAccount(owner="a")) is await other.send(OpenAccount(owner="a"))
+
+
+@dataclass
+class AsDataclass:
+    accounts: Accounts
+    size: int = 3
+
+
+async def test_a_dataclass_is_made_by_its_fields() -> None:
+    """
+    Those without a default.
+    """
+    container = plain()
+    container.bind(AsyncSession, object())
+
+    assert isinstance((await container.resolve(AsDataclass)).accounts.clock, Stopped)
+
+
+def test_what_would_have_to_be_awaited_is_refused() -> None:
+    """
+    When it is bound: the handler would get a coroutine.
+    """
+
+    async def connect() -> Connection:
+        return Connection()
+
+    with pytest.raises(TypeError, match="connect is async"):
+        cqrs.PlainContainer().bind(Connection, connect)
