@@ -5,6 +5,8 @@ Buses: where a message goes, and what `execute` does for callers that cannot awa
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -336,3 +338,26 @@ def test_each_execute_of_a_thread_is_a_transaction(tmp_path: Path) -> None:
     assert sorted(failed) == ["1", "3", "5"]
     assert sorted(owners) == ["0", "2", "4"]
     assert events == ["account.opened"] * 3
+
+
+def test_who_interrupts_execute_ends_what_it_waits_for() -> None:
+    """
+    Ctrl-C at a command line: the handler is cancelled, and its transaction with it.
+    """
+    cancelled = threading.Event()
+
+    class Waits:
+        async def handle(self, command: Open) -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+    bus = CommandBus(registry=Registry())
+    bus.register_handler(Open, Waits)
+    with pytest.raises(KeyboardInterrupt):
+        bus.execute(Open("ann"))
+
+    assert cancelled.wait(30)
