@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -345,10 +346,13 @@ def test_who_interrupts_execute_ends_what_it_waits_for() -> None:
     Ctrl-C at a command line: the handler is cancelled, and its transaction with it.
     """
     cancelled = threading.Event()
+    caller = threading.get_ident()
 
     class Waits:
         async def handle(self, command: Open) -> None:
             try:
+                while sys._current_frames()[caller].f_code.co_name != "wait":
+                    await asyncio.sleep(0)
                 os.kill(os.getpid(), signal.SIGINT)
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
