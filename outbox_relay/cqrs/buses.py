@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox_relay.cqrs.binding import checked_handler
-from outbox_relay.cqrs.calling import HandlerCall, checked_answer, events_before, new_events
+from outbox_relay.cqrs.calling import GuardedCall, checked_answer, events_before, new_events
 from outbox_relay.cqrs.container import adapted
 from outbox_relay.cqrs.errors import (
     HandlerAlreadyBound,
@@ -141,9 +141,9 @@ class _Bus(ABC):
         async with self._scopes.open() as work:
             if isinstance(handler, type):
                 handler = await work.container.resolve(handler)
-            call = HandlerCall(handler, work.unit)
-            response = await self._chain.wrap(call)(message)
-            _refuse_events(handler, call.events)
+            before = events_before(handler)
+            response = await self._chain.wrap(GuardedCall(handler, work.unit))(message)
+            _refuse_events(handler, before)
             return response
 
     def execute(self, message: Any) -> Any:
@@ -163,7 +163,7 @@ class _Bus(ABC):
             result = handler.handle(message)
             if inspect.isawaitable(result):
                 return run_blocking(_awaited(result))
-            _refuse_events(handler, new_events(handler, before))
+            _refuse_events(handler, before)
             return checked_answer(result, message)
 
     def _ready(self, message: Any) -> Any:
@@ -264,7 +264,11 @@ def _validate(message: Any) -> None:
         )
 
 
-def _refuse_events(handler: Any, events: Sequence[Any]) -> None:
+def _refuse_events(handler: Any, before: Sequence[Any]) -> None:
+    # A handler may be any object, which calls its own things `events`.
+    if not isinstance(getattr(handler, "events", None), Sequence):
+        return
+    events = new_events(handler, before)
     if events:
         names = ", ".join(sorted({type(event).__name__ for event in events}))
         raise NoWayOut(

@@ -11,30 +11,40 @@ from outbox_relay.cqrs.errors import InvalidHandler
 from outbox_relay.cqrs.unit_of_work import UnitOfWork
 
 
-class HandlerCall:
+class GuardedCall:
     """
     Calls *handler*, as the innermost of the middlewares. An error of the handler dooms *unit*, even
     if a middleware catches it: half of what it did would be committed.
     """
 
-    __slots__ = ("_handler", "_unit", "events")
+    __slots__ = ("_handler", "_unit")
 
     def __init__(self, handler: Any, unit: UnitOfWork | None) -> None:
         self._handler = handler
         self._unit = unit
-        self.events: list[Any] = []
-        """What followed from the calls that did not raise."""
 
     async def __call__(self, request: Any) -> Any:
-        handler = self._handler
-        before = events_before(handler)
         try:
-            response = await answer(handler.handle, request)
+            return await answer(self._handler.handle, request)
         except BaseException as error:
             if self._unit is not None:
                 self._unit.part_failed(error)
             raise
-        self.events += new_events(handler, before)
+
+
+class HandlerCall(GuardedCall):
+    """The same, and `events` has what followed from the calls that did not raise."""
+
+    __slots__ = ("events",)
+
+    def __init__(self, handler: Any, unit: UnitOfWork | None) -> None:
+        super().__init__(handler, unit)
+        self.events: list[Any] = []
+
+    async def __call__(self, request: Any) -> Any:
+        before = events_before(self._handler)
+        response = await super().__call__(request)
+        self.events += new_events(self._handler, before)
         return response
 
 
@@ -59,7 +69,7 @@ def checked_answer(result: Any, message: Any) -> Any:
 def events_before(handler: Any) -> Sequence[Any]:
     """The events that *handler* has already, if any. It need not have the attribute yet."""
     events = getattr(handler, "events", None)
-    return list(events) if events else ()
+    return list(events) if events and isinstance(events, Iterable) else ()
 
 
 def events_of(handler: Any) -> Iterable[Any]:

@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from pydantic import BaseModel
@@ -365,3 +366,16 @@ def test_who_interrupts_execute_ends_what_it_waits_for() -> None:
         bus.execute(Open("ann"))
 
     assert cancelled.wait(30)
+
+
+@pytest.mark.parametrize("handler", [Mock(), MagicMock()])
+async def test_a_handler_may_be_any_object(handler: Any) -> None:
+    """
+    Its `events` may be something else: that of a mock is a mock.
+    """
+    handler.handle = Doubles().handle
+    bus = QueryBus(registry=Registry())
+    bus.register_handler(Ask, handler)
+
+    assert await bus.dispatch(Ask(2)) == 4
+    assert bus.execute(Ask(2)) == 4
