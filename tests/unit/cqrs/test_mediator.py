@@ -212,3 +212,40 @@ async def test_many_requests_at_once_do_not_mix(shop: World) -> None:
     assert sorted(await shop.owners()) == sorted([*kept, *(f"inner {one}" for one in kept)])
     keys = [(key or b"").decode() for _, key in await shop.events()]
     assert sorted(keys) == sorted(await shop.owners())
+
+
+async def test_without_a_unit_of_work_what_comes_later_comes_at_the_end() -> None:
+    """
+    Of a request that succeeded, and not of one that failed after the event was seen.
+    """
+    seen: list[str] = []
+
+    class Says(cqrs.RequestHandler[OpenAccount, None]):
+        def __init__(self) -> None:
+            self.events: list[OwnerSeen] = []
+
+        async def handle(self, request: OpenAccount) -> None:
+            self.events.append(OwnerSeen(owner=request.owner))
+
+    class Later(cqrs.EventHandler[OwnerSeen]):
+        async def handle(self, event: OwnerSeen) -> None:
+            seen.append(event.owner)
+
+    class Fails(cqrs.EventHandler[OwnerSeen]):
+        async def handle(self, event: OwnerSeen) -> None:
+            assert event.owner not in seen
+            if event.owner == "broken":
+                raise Broken
+
+    def events(mapper: cqrs.EventMap) -> None:
+        mapper.bind(OwnerSeen, Later, after_commit=True)
+        mapper.bind(OwnerSeen, Fails)
+
+    sends = cqrs.bootstrap(
+        commands_mapper=lambda mapper: mapper.bind(OpenAccount, Says), domain_events_mapper=events
+    )
+    await sends.send(OpenAccount(owner="ann"))
+    with pytest.raises(Broken):
+        await sends.send(OpenAccount(owner="broken"))
+
+    assert seen == ["ann"]
