@@ -39,6 +39,8 @@ EDGE = {
     "metrics",
     "migrate",
     "http",
+    "liveness",
+    "systemd",
     "wake_listener",
 }
 TOP = {"cli", "demo", "__main__"}
