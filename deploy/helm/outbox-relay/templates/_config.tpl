@@ -1,4 +1,7 @@
-{{- /* config.toml out of the values. toToml will not do: it writes every number as a float. */ -}}
+{{- /*
+config.toml out of the values. JSON's texts, lists and truth are TOML's, and its numbers keep their kind;
+toToml writes every one of them as a float, which is no port.
+*/ -}}
 
 {{- define "outbox-relay.secretsFolder" -}}/etc/outbox-relay-secrets{{- end }}
 
@@ -15,20 +18,11 @@
 [{{ $section }}]
 {{- range $key, $value := $values }}
 {{- if not (kindIs "invalid" $value) }}
-{{ $key }} = {{ include "outbox-relay.tomlValue" $value }}
+{{ $key }} = {{ toJson $value }}
 {{- end }}
 {{- end }}
 
 {{ end -}}
-{{- end }}
-
-{{- /* JSON's strings, lists and booleans are TOML's. Whole numbers: both integers and floats take them. */ -}}
-{{- define "outbox-relay.tomlValue" -}}
-{{- if and (kindIs "float64" .) (eq (floor .) .) -}}
-{{- printf "%d" (int64 .) -}}
-{{- else -}}
-{{- toJson . -}}
-{{- end -}}
 {{- end }}
 
 {{- define "outbox-relay.httpEnabled" -}}
