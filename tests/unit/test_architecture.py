@@ -38,6 +38,7 @@ EDGE = {
     "logs",
     "metrics",
     "migrate",
+    "migration_locks",
     "http",
     "liveness",
     "systemd",
