@@ -64,7 +64,7 @@ def given_up(table: str, backend: str) -> str:
     look = f"look for the oldest with `{who}`, end it" if who else "end it"
     return (
         f"a transaction has held the lock of {table} or a table beside it for {GIVE_UP_SECONDS:.0f} s: "
-        f"{look}, and run `outbox-relay migrate` again; nothing is half done"
+        f"{look}, and run `outbox-relay migrate` again, which goes on where this one stopped"
     )
 
 

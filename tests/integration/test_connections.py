@@ -4,7 +4,6 @@ How many connections a relay holds: the guide's table, counted on real servers.
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 import time
@@ -20,9 +19,9 @@ from outbox_relay import Outbox
 from outbox_relay.migrate import migrate
 from outbox_relay.store.options import DatabaseOptions
 from tests.acceptance.relays import RelayProcess, wait_until_relayed, write_config
+from tests.unit.test_connection_docs import HELD
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = ROOT / "docs" / "guide" / "connections.md"
 SERVERS = ["mariadb", "postgresql"]
 # What the server itself counts, our own connection left out.
 COUNTED = {
@@ -30,13 +29,6 @@ COUNTED = {
     "WHERE db = '{}' AND id <> connection_id()",
     "postgresql": "SELECT count(*) FROM pg_stat_activity "
     "WHERE datname = '{}' AND pid <> pg_backend_pid()",
-}
-# Of one relay, by what it does: to the database, to the broker.
-HELD = {
-    state: (int(database), int(brokers))
-    for state, database, brokers in re.findall(
-        r"^\| (active|standby|standby that was active) \| (\d+) \| (\d+)\D", GUIDE.read_text(), re.M
-    )
 }
 
 
