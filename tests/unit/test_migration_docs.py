@@ -8,6 +8,8 @@ import re
 import runpy
 from pathlib import Path
 
+from benchmarks.report import DATABASES
+from benchmarks.results import RESULTS, load
 from outbox_relay.migrate import scripts_folder
 from outbox_relay.schema import SCHEMA_VERSION
 
@@ -45,3 +47,26 @@ def test_every_step_says_which_lock_it_takes() -> None:
 
     assert [(number, database, lock.replace("`", "")) for number, database, lock in rows] == said
     assert [list(locks) for locks in LOCKS] == [["MariaDB", "MySQL", "PostgreSQL"]] * SCHEMA_VERSION
+
+
+def measured() -> list[str]:
+    """The guide's lines, from what `python -m benchmarks migrate` kept."""
+    lines = []
+    for database, title in DATABASES.items():
+        outcome = load(RESULTS / f"migrate-{database}.json")
+        quiet, steps = outcome.cases[:2]
+        waits = [case.median("max_ms") or 0.0 for case in (quiet, steps)]
+        took = steps.median("work_seconds")
+        lines.append(f"| {title} | {waits[0]:.0f} ms | {waits[1]:.0f} ms | {took:.1f} s |")
+    return lines
+
+
+def test_the_figures_are_those_of_the_runs() -> None:
+    """
+    On 10 million rows, on each database.
+    """
+    cases = [load(RESULTS / f"migrate-{database}.json").cases[1] for database in DATABASES]
+    guide = GUIDE.read_text(encoding="utf-8")
+
+    assert {case.rows for case in cases} == {10_000_000}
+    assert "\n".join(measured()) in guide
