@@ -234,6 +234,41 @@ def test_the_sidecar_is_the_plain_manifests(shop, tmp_path):
     assert fits(labels, only(objects, "PodMonitor")["spec"]["selector"])
 
 
+def test_two_outboxes_are_two_aliases(shop, tmp_path):
+    """
+    Each with its settings, its container, its volumes and its job, in one pod.
+    """
+    chart = yaml.safe_load((shop / "Chart.yaml").read_text())
+    [first] = chart["dependencies"]
+    chart["dependencies"].append({**first, "alias": "invoices"})
+    (shop / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    values = yaml.safe_load((shop / "values.yaml").read_text())
+    second = values["outbox-relay"] | {"sidecar": {"podLabels": {"a": "b"}, "wake": False}}
+    second["config"] = second["config"] | {"http": {"port": 9465}}
+    (shop / "values.yaml").write_text(yaml.safe_dump(values | {"invoices": second}))
+    deployment = shop / "templates" / "deployment.yaml"
+    text = deployment.read_text().replace(
+        "{{- $relay :=", '{{- $invoices := index .Subcharts "invoices" }}\n{{- $relay :='
+    )
+    for part in ("sidecar", "volumes"):
+        line = f'        {{{{- include "outbox-relay.{part}" $relay | nindent 8 }}}}\n'
+        text = text.replace(line, line + line.replace("$relay", "$invoices"))
+    deployment.write_text(text)
+    check(HELM if HELM.exists() else "helm", "dependency", "update", shop)
+    objects = rendered(shop, folder=tmp_path)
+    spec = only(objects, "Deployment")["spec"]["template"]["spec"]
+    names = [volume["name"] for volume in spec["volumes"]]
+    monitors = [o["spec"]["podMetricsEndpoints"][0] for o in objects if o["kind"] == "PodMonitor"]
+
+    assert [c["name"] for c in spec["initContainers"]] == ["outbox-relay", "invoices"]
+    assert [c["ports"][0]["containerPort"] for c in spec["initContainers"]] == [9464, 9465]
+    assert len(names) == len(set(names)) == 5
+    assert {m["relabelings"][0]["regex"] for m in monitors} == {"outbox-relay", "invoices"}
+    identities = [(o["kind"], o["metadata"]["name"]) for o in objects]
+    assert len(identities) == len(set(identities))
+    kubernetes_validate.validate(only(objects, "Deployment"), VERSIONS[0], strict=True)
+
+
 def test_pods_start_again_when_their_settings_change(shop, tmp_path):
     """
     config.toml is read at the start alone. The annotation changes with it and with nothing else.
