@@ -5,13 +5,14 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-ARG EXTRAS=relay
+# Every database and broker that needs a package. What another list adds comes without hashes.
+ARG EXTRAS=relay,postgresql,amqp,redis
 WORKDIR /build
 # Two environments: this one holds pip and the build backend and stays behind.
-COPY constraints.txt ./
+COPY constraints.txt deploy/image/requirements.txt deploy/image/build-requirements.txt ./
 RUN python3 -m venv tools \
     && tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check \
-        -c constraints.txt hatchling setuptools
+        --require-hashes --only-binary :all: -r build-requirements.txt
 # What compiles the hot loops. It stays behind too; without it they are Python, for more CPU.
 ARG COMPILER="gcc libc6-dev zlib1g-dev"
 RUN test -z "$COMPILER" || { apt-get update && apt-get install -y --no-install-recommends $COMPILER; }
@@ -25,8 +26,13 @@ RUN tools/bin/python -m hatchling build -t wheel -d dist \
     && wheel="$(echo dist/*.whl)" \
     && tools/bin/python -m pip --python /opt/outbox-relay/bin/python3 install \
         --no-cache-dir --disable-pip-version-check --compile --only-binary :all: \
+        --require-hashes --no-deps -r requirements.txt \
+    && tools/bin/python -m pip --python /opt/outbox-relay/bin/python3 install \
+        --no-cache-dir --disable-pip-version-check --compile --only-binary :all: \
         -c constraints.txt "${wheel}[${EXTRAS}]" \
-    && find /opt/outbox-relay -name '*.c' -delete
+    && find /opt/outbox-relay -name '*.c' -delete \
+    && tools/bin/cyclonedx-py environment --output-reproducible --no-validate \
+        -o /opt/outbox-relay/sbom.cdx.json /opt/outbox-relay/bin/python3
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="outbox-relay" \

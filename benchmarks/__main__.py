@@ -16,8 +16,8 @@ from benchmarks import inbox as inboxes
 from benchmarks import insert as inserting
 from benchmarks import latency as latencies
 from benchmarks import mediator as mediators
+from benchmarks import migrating, report
 from benchmarks import poison as poisons
-from benchmarks import report
 from benchmarks import roundtrip as roundtrips
 from benchmarks import several as sharing
 from benchmarks import takeover as takeovers
@@ -85,6 +85,25 @@ def latency(
         results=results,
         options=f" --rate {rate} --seconds {seconds} --runs {runs} --sidecars {sidecars}",
         start=servers,
+    )
+
+
+@app.command()
+def migrate(
+    database: Annotated[
+        migrating.Migrated, typer.Option(help="Which database holds the outbox.")
+    ] = migrating.Migrated.MARIADB,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the table.")] = TEN_MILLION,
+    results: Results = RESULTS,
+) -> None:
+    """Migrations of a large table while applications write: the longest that a writer waits."""
+    record(
+        "migrate",
+        lambda running: migrating.measure(running, rows=rows),
+        database=database,
+        results=results,
+        options=f" --rows {rows}",
+        start=migrating.server,
     )
 
 

@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 CHARTS: Final = ROOT / "docs" / "benchmarks"
 
-DATABASES: Final = {"mariadb": "MariaDB", "postgresql": "PostgreSQL"}
+DATABASES: Final = {"mariadb": "MariaDB", "mysql": "MySQL", "postgresql": "PostgreSQL"}
 
 INTRODUCTION: Final = """\
 # Benchmarks
@@ -142,6 +142,19 @@ SECTIONS: Final[Sequence[Section]] = (
             "cores, so the first lines go through it as well."
         ),
         chart=("rows_per_second", "rate_to_first"),
+    ),
+    Section(
+        scenario="migrate",
+        title="Migrations",
+        text=(
+            "Four writers commit an event each every few milliseconds, and the lease is renewed 20 times a second as an "
+            "active relay does, while the tables of version 1 are brought to this release, and then more is done to the "
+            "outbox than any step so far does. *max* is the longest that a writer waited for its INSERT and COMMIT, "
+            "among all *writes meanwhile*; the first line is the same without any work, and shows what the disk and the other "
+            "processes of the machine do. `make bench` leaves it out."
+        ),
+        chart=("max_ms", "renewal_ms"),
+        databases=("mariadb", "mysql", "postgresql"),
     ),
     Section(
         scenario="rivals",

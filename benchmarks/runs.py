@@ -8,12 +8,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from benchmarks.report import table
 from benchmarks.results import Case, Outcome, kafka_version, machine, today, versions
-from benchmarks.servers import Kind, Servers
+from benchmarks.servers import Servers
 
 AnyServers = TypeVar("AnyServers", bound=Servers)
 
@@ -22,10 +23,10 @@ def record(
     scenario: str,
     measure: Callable[[AnyServers], list[Case]],
     *,
-    database: Kind,
+    database: StrEnum,
     results: Path,
     options: str,
-    start: Callable[[Kind], AbstractContextManager[AnyServers]],
+    start: Callable[[Any], AbstractContextManager[AnyServers]],
     others: Sequence[str] = (),
 ) -> Outcome:
     """Start the servers, measure, print and save; what was found. *others*: such as "Debezium 3.4"."""

@@ -22,6 +22,7 @@ from tests.services.database import Database
 from tests.services.kafka import Kafka
 from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PostgreSQL
+from tests.services.sql_server import SqlServer
 
 MARIADB_SETTINGS = ("--innodb-buffer-pool-size=2G", "--innodb-log-file-size=1G")
 KAFKA_HEAP = "1g"
@@ -42,7 +43,7 @@ class DatabaseServer(ABC):
     title: str
     _any_database: str
 
-    def __init__(self, service: MariaDB | PostgreSQL) -> None:
+    def __init__(self, service: SqlServer | PostgreSQL) -> None:
         self.service = service
 
     @abstractmethod

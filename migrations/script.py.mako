@@ -1,7 +1,11 @@
 """
 ${message}
 
-Lock: say which lock this takes, on which table, for how long, and whether writers wait.
+Say which lock this takes, on which table, for how long; the table in docs/guide/migrations.md says the same.
+
+Lock on MariaDB:
+Lock on MySQL:
+Lock on PostgreSQL:
 """
 
 from __future__ import annotations

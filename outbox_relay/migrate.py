@@ -8,14 +8,14 @@ from it before each run, so that the two cannot disagree.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -29,6 +29,14 @@ from sqlalchemy.pool import NullPool
 
 from outbox_relay.autogenerate import include_name, include_object
 from outbox_relay.errors import OutboxRelayError, SchemaMismatch, StoreUnavailable
+from outbox_relay.migration_locks import (
+    GIVE_UP_SECONDS,
+    PAUSE_SECONDS,
+    TableBusy,
+    given_up,
+    is_busy,
+    take_turn,
+)
 from outbox_relay.schema import SCHEMA_VERSION, Status, Tables, schema_problem, tables
 from outbox_relay.store.login import MYSQL_ESCAPING, asyncpg_arguments, hint, log_in, said
 from outbox_relay.store.options import DatabaseOptions
@@ -43,26 +51,36 @@ __all__ = [
     "upgrade",
 ]
 
-LOCK_WAIT_SECONDS: Final = 60
-"""How long a migration waits for another one to end."""
-
-METADATA_LOCK_SECONDS: Final = 10
-"""How long a migration waits for a table's lock. While it waits, it holds up the application."""
-
 # Alembic keeps its context in module globals: two runs in one process would mix.
 _one_at_a_time = threading.Lock()
 
 
-def migrate(options: DatabaseOptions) -> list[str]:
+def migrate(options: DatabaseOptions, *, on_wait: Callable[[], object] = lambda: None) -> list[str]:
     """
     Apply what is missing, and return one line for each step applied; none if all is there.
 
-    Safe to repeat and to run by several at once: one works, the others wait. Blocks; may be
-    called with or without a running event loop. Raises StoreUnavailable if the database does not
-    answer or refuses, SchemaMismatch if the tables are newer than this release can serve.
+    Safe to repeat and to run by several at once: one works, the others wait. A transaction that
+    holds a lock is waited for in short tries, `outbox_relay.migration_locks`; *on_wait* is called
+    after each that was in vain. Blocks; may be called with or without a running event loop. Raises
+    StoreUnavailable if the database does not answer or refuses, or if no try came through,
+    SchemaMismatch if the tables are newer than this release can serve.
     """
-    with ThreadPoolExecutor(1) as own_thread:
-        return own_thread.submit(lambda: asyncio.run(_connected(options, _apply))).result()
+    gives_up_at = time.monotonic() + GIVE_UP_SECONDS
+    was_there: list[int] = []
+
+    def work(connection: sa.Connection, names: Tables) -> list[str]:
+        return _apply(connection, names, was_there)
+
+    while True:
+        try:
+            with ThreadPoolExecutor(1) as own_thread:
+                return own_thread.submit(lambda: asyncio.run(_connected(options, work))).result()
+        except TableBusy as busy:
+            if time.monotonic() >= gives_up_at:
+                backend = make_url(options.url).get_backend_name()
+                raise StoreUnavailable(given_up(options.table, backend)) from busy
+        on_wait()
+        time.sleep(PAUSE_SECONDS)
 
 
 def check(options: DatabaseOptions) -> list[str]:
@@ -241,6 +259,8 @@ async def _connected(
         raise StoreUnavailable("the database does not answer in time: is it up?") from error
     except (sa.exc.DBAPIError, OSError) as error:
         cause = getattr(error, "orig", None) or error
+        if is_busy(cause):
+            raise TableBusy(said(cause)) from error
         raise StoreUnavailable(
             f"the database refuses or does not answer: {said(cause)}{hint(cause)}"
         ) from error
@@ -248,19 +268,23 @@ async def _connected(
         await engine.dispose()
 
 
-def _apply(connection: sa.Connection, names: Tables) -> list[str]:
+def _apply(connection: sa.Connection, names: Tables, was_there: list[int]) -> list[str]:
+    """
+    One try. *was_there* keeps the version that the first one found: where each change of a table
+    commits by itself, a try that failed has done some of the steps.
+    """
     with _one_at_a_time:
-        _keep_others_out(connection, names.outbox)
+        take_turn(connection, names.outbox)
         version, min_reader = read_version(connection, names)
         if version is not None and (min_reader or 0) > SCHEMA_VERSION:
             raise SchemaMismatch(schema_problem(version, min_reader))
-        alembic = _alembic(connection, names.outbox)
-        revisions = _scripts(since=version or 0)
-        if revisions:
+        was_there.append(version or 0)
+        if _scripts(since=version or 0):
+            alembic = _alembic(connection, names.outbox)
             command.stamp(alembic, f"{version:04d}" if version else "base")
             command.upgrade(alembic, "head")
         connection.commit()
-        return [_title(script) for script in revisions]
+        return [_title(script) for script in _scripts(since=was_there[0])]
 
 
 def _alembic(connection: sa.Connection, table: sa.Table) -> AlembicConfig:
@@ -269,43 +293,3 @@ def _alembic(connection: sa.Connection, table: sa.Table) -> AlembicConfig:
     config.set_main_option("path_separator", "os")
     config.attributes.update(connection=connection, table=table.name, schema=table.schema)
     return config
-
-
-def _keep_others_out(connection: sa.Connection, table: sa.Table) -> None:
-    """Let no other migration of *table* work until the connection closes."""
-    if connection.dialect.name == "sqlite":
-        # A log apart lets the application write while the relay reads. It stays with the file.
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        return
-    if connection.dialect.name == "postgresql":
-        _keep_others_out_of_postgresql(connection, table)
-        return
-    database = table.schema or connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
-    # Names of locks belong to the whole server and hold 64 characters.
-    name = "outbox-relay-" + hashlib.sha256(f"{database}.{table.name}".encode()).hexdigest()[:40]
-    wait = sa.text("SELECT GET_LOCK(:name, :seconds)")
-    if connection.execute(wait, {"name": name, "seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
-        raise StoreUnavailable(
-            f"another migration of {table.name} is still running after {LOCK_WAIT_SECONDS} s: "
-            "look at SHOW PROCESSLIST, then run `outbox-relay migrate` again"
-        )
-    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")
-
-
-def _keep_others_out_of_postgresql(connection: sa.Connection, table: sa.Table) -> None:
-    """The same until the transaction ends: all of a migration is one."""
-    schema = table.schema or connection.exec_driver_sql("SELECT current_schema()").scalar_one()
-    digest = hashlib.sha256(f"outbox-relay {schema}.{table.name}".encode()).digest()
-    number = int.from_bytes(digest[:8], "big", signed=True)
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'")
-    try:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({number})")
-    except sa.exc.DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != "55P03":
-            raise
-        raise StoreUnavailable(
-            f"another migration of {table.name} is still running after {LOCK_WAIT_SECONDS} s: "
-            "look at pg_stat_activity, then run `outbox-relay migrate` again"
-        ) from error
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{METADATA_LOCK_SECONDS}s'")

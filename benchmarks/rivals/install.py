@@ -39,7 +39,7 @@ FORWARDER_SOURCE = Path(__file__).with_name("watermill")
 
 OLDEST_GO = (1, 23)
 NEWER_GO = "golang.org/toolchain@v0.0.1-go1.24.9.linux-{architecture}"
-"""A Go for machines whose own is too old for watermill, as newer ones fetch it by themselves."""
+"""A Go for machines whose own is too old for what is built, as newer ones fetch it by themselves."""
 
 
 def install_connect(folder: Path = CONNECT) -> None:
@@ -60,7 +60,7 @@ def install_forwarder(program: Path = FORWARDER) -> None:
     sources = max(path.stat().st_mtime for path in FORWARDER_SOURCE.iterdir())
     if program.exists() and program.stat().st_mtime > sources:
         return
-    go = _find_go()
+    go = find_go()
     say("building watermill's forwarder")
     with draft_of(program.parent) as draft:
         command = [
@@ -73,7 +73,7 @@ def install_forwarder(program: Path = FORWARDER) -> None:
             "-buildvcs=false",
             ".",
         ]
-        done = run(command, _go_environment())
+        done = run(command, go_environment())
         if done.returncode != 0:
             raise CannotInstallError(
                 f"missing: watermill's forwarder; `{' '.join(command)}` failed, is there a "
@@ -106,32 +106,34 @@ def go_version(text: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _find_go() -> str:
+def find_go(what: str = "watermill", oldest: tuple[int, int] = OLDEST_GO) -> str:
+    """The program of a Go that can build *what*, fetched where this machine's is older."""
     if shutil.which("go", path=GO_SEARCHED) is None:
         install_packages(GO_PACKAGES)
     go = shutil.which("go", path=GO_SEARCHED)
     if go is None:
-        raise CannotInstallError("missing: go; install Go 1.23 or later")
-    version = run([go, "version"], _go_environment())
-    if go_version(version.stdout) >= OLDEST_GO:
+        raise CannotInstallError("missing: go; install Go {}.{} or later".format(*oldest))
+    version = run([go, "version"], go_environment())
+    if go_version(version.stdout) >= oldest:
         return go
-    return _fetch_newer_go(go)
+    return _fetch_newer_go(go, what)
 
 
-def _fetch_newer_go(go: str) -> str:
+def _fetch_newer_go(go: str, what: str) -> str:
     architecture = run([go, "env", "GOARCH"]).stdout.strip()
     module = NEWER_GO.format(architecture=architecture)
-    say(f"fetching {module}: {go} is too old for watermill")
-    done = run([go, "mod", "download", "-json", module], _go_environment())
+    say(f"fetching {module}: {go} is too old for {what}")
+    done = run([go, "mod", "download", "-json", module], go_environment())
     if done.returncode != 0:
-        raise CannotInstallError(f"missing: Go 1.23 or later; fetching one failed\n{tail(done)}")
+        raise CannotInstallError(f"missing: a newer Go; fetching one failed\n{tail(done)}")
     root = Path(json.loads(done.stdout)["Dir"])
     for program in [*root.glob("bin/*"), *root.glob("pkg/tool/*/*")]:
         program.chmod(0o755)  # a module's files are not executable
     return str(root / "bin" / "go")
 
 
-def _go_environment() -> dict[str, str]:
+def go_environment() -> dict[str, str]:
+    """For a Go that was found or fetched: it fetches no other, and links no C library."""
     # A GOROOT of the caller's would belong to another Go than the one that was fetched.
     kept = {key: value for key, value in os.environ.items() if key != "GOROOT"}
     return {**kept, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}

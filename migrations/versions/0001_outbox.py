@@ -1,9 +1,12 @@
 """
 The outbox and the tables beside it, at version 1.
 
-Lock: none that anybody waits for; it creates four tables and changes no existing one. Safe to
-repeat after a stop in the middle, since MySQL and MariaDB commit each CREATE TABLE by itself. The
-version is written last, so half-built tables are never taken for whole ones.
+Safe to repeat after a stop in the middle, since MySQL and MariaDB commit each CREATE TABLE by itself.
+The version is written last, so half-built tables are never taken for whole ones.
+
+Lock on MariaDB: nothing that anybody waits for: it creates tables.
+Lock on MySQL: nothing that anybody waits for: it creates tables.
+Lock on PostgreSQL: nothing that anybody waits for: it creates tables.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 """
 Slots of active relays in the lease table, at version 2.
 
-Lock: 64 rows are inserted into the lease table, none is changed. Relays of version 1 serve these
-tables as before: while a newer relay is active they stand by, and when one of them is active it
-holds the slots too.
+Relays of version 1 serve these tables as before: while a newer relay is active they stand by, and
+when one of them is active it holds the slots too.
+
+Lock on MariaDB: 64 new rows of outbox_lease, until the commit; none that is there.
+Lock on MySQL: 64 new rows of outbox_lease, until the commit; none that is there.
+Lock on PostgreSQL: ROW EXCLUSIVE on outbox_lease, as every writer of it has, until the commit.
 """
 
 from __future__ import annotations

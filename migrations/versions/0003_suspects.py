@@ -1,10 +1,12 @@
 """
 Suspects in the lease table, at version 3.
 
-Which rows were looked at when a relay died: so the one that kills it is found.
+Which rows were looked at when a relay died: so the one that kills it is found. Relays of version 1
+and 2 serve these tables as before and leave the columns alone.
 
-Lock: the lease table for a moment, to add four columns; a relay that renews its lease waits so long.
-Relays of version 1 and 2 serve these tables as before and leave the columns alone.
+Lock on MariaDB: exclusive on outbox_lease, four times for a moment; 128 rows, none rewritten.
+Lock on MySQL: exclusive on outbox_lease, four times for a moment; 128 rows, none rewritten.
+Lock on PostgreSQL: ACCESS EXCLUSIVE on outbox_lease, until the commit a moment later; none rewritten.
 """
 
 from __future__ import annotations

@@ -57,8 +57,12 @@ def migrate(
             for line in missing or ["nothing is missing: the tables are up to date"]:
                 typer.echo(line)
             raise typer.Exit(Exit.FAILED if missing else Exit.OK)
-        steps = apply(settings.database)
+        steps = apply(settings.database, on_wait=_tell_that_it_waits)
     for step in steps:
         typer.echo(f"applied {step}")
     if not steps:
         typer.echo("nothing to do: the tables are up to date")
+
+
+def _tell_that_it_waits() -> None:
+    typer.echo("waiting: a transaction holds the lock of a table; trying again", err=True)

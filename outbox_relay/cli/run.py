@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -44,6 +45,7 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     from outbox_relay.cli.stopping import leave
     from outbox_relay.logs import configure_logs, get_logger
     from outbox_relay.metrics import watch_loop
+    from outbox_relay.systemd import Systemd
     from outbox_relay.wiring import build, tidy
 
     configure_logs(settings.log)
@@ -53,10 +55,13 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     except ConfigError as error:
         fail(Exit.FAILED, *error.problems)
     loop = asyncio.get_running_loop()
-    signals.on_stop(
-        lambda: loop.call_soon_threadsafe(relay.producer.stop),
-        stop_seconds=settings.relay.stop_seconds,
-    )
+    systemd = Systemd(os.environ, pid=os.getpid())
+
+    def stop() -> None:
+        systemd.tell("STOPPING=1")
+        loop.call_soon_threadsafe(relay.producer.stop)
+
+    signals.on_stop(stop, stop_seconds=settings.relay.stop_seconds)
     loops = "python" if native is None else "c"
     logger.info("started", version=__version__, until_empty=until_empty, hot_loops=loops)
     if relay.http is not None:
@@ -66,13 +71,20 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     if relay.wake is not None:
         listening, published = relay.wake.addresses, relay.wake.address
         logger.info("wake_listening", addresses=listening, published=published)
-    beside = [asyncio.create_task(watch_loop(relay.observer.metrics)), asyncio.create_task(tidy())]
+    # As on /readyz: whatever the database and the broker are doing, the relay waits for them.
+    systemd.tell("READY=1")
+    beside = [
+        asyncio.create_task(watch_loop(relay.observer.metrics)),
+        asyncio.create_task(systemd.keep_telling(relay.observer)),
+        asyncio.create_task(tidy()),
+    ]
     code = Exit.OK
     try:
         await relay.producer.run(until_empty=until_empty)
     except Exception:
         logger.exception("relay_failed")
         code = Exit.FAILED
+    systemd.tell("STOPPING=1")
     for task in beside:
         task.cancel()
     if relay.http is not None:

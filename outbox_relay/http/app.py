@@ -8,7 +8,7 @@ fails because of them either, since a sidecar's readiness is its pod's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -18,10 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from outbox_relay.liveness import stall
 from outbox_relay.metrics import MetricsObserver
-
-STALLED_SECONDS: Final = 30.0
-"""A main loop without progress for this long is not alive."""
 
 
 def build_app(observer: MetricsObserver, *, stopping: Callable[[], bool]) -> Starlette:
@@ -31,10 +29,9 @@ def build_app(observer: MetricsObserver, *, stopping: Callable[[], bool]) -> Sta
         return _metrics(observer.metrics.registry, request.headers.get("accept", ""))
 
     async def livez(_request: Request) -> Response:
-        idle = observer.seconds_since_progress()
-        if idle <= STALLED_SECONDS:
+        reason = stall(observer.seconds_since_progress())
+        if reason is None:
             return JSONResponse({"status": "ok"})
-        reason = f"the main loop has made no progress for {idle:.0f} s"
         return JSONResponse({"status": "stalled", "reason": reason}, status_code=503)
 
     async def readyz(request: Request) -> Response:

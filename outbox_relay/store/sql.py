@@ -136,14 +136,15 @@ class SqlStore:
         lease = await self._lanes.acquire(
             owner, wake_address=wake_address, lease_seconds=lease_seconds, slots=slots
         )
+        for channel in self._channels:
+            if channel is not self._leases:
+                # Perhaps opened to another server, when this one was not yet known. And who stands by
+                # holds one connection, also after it was active: standbys are many.
+                await channel.reconnect()
         if lease is None:
             return None
         self._server = lease.server
         self._ahead = Ahead(Holders(low=lease.noted_id))
-        for channel in self._channels:
-            if channel is not self._leases:
-                # Perhaps opened to another server, when this one was not yet known.
-                await channel.reconnect()
         return lease
 
     async def look(self, lease: Lease) -> Sharing:

@@ -5,9 +5,19 @@ Installs what the deploy tests need beside the services: `python -m tests.deploy
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from benchmarks.rivals.install import install_connect
-from tests.services.install import CannotInstallError, install_packages, missing_packages
+from benchmarks.rivals.install import find_go, go_environment, install_connect
+from tests.deploy.chart import HELM
+from tests.services.install import (
+    CannotInstallError,
+    draft_of,
+    install_packages,
+    missing_packages,
+    run,
+    say,
+    tail,
+)
 
 # Debian package -> a program that it brings.
 PACKAGES = {
@@ -18,6 +28,24 @@ PACKAGES = {
     "systemd": ("systemd-analyze",),
 }
 
+HELM_MODULE = "helm.sh/helm/v3/cmd/helm@v3.19.5"
+HELM_GO = (1, 24)
+
+
+def install_helm(program: Path = HELM) -> None:
+    """Build it with Go."""
+    if program.exists():
+        return
+    go = find_go("Helm", HELM_GO)
+    say("building Helm")
+    with draft_of(program.parent) as draft:
+        environment = {**go_environment(), "GOBIN": str(draft), "GOFLAGS": "-trimpath"}
+        done = run([go, "install", HELM_MODULE], environment)
+        if done.returncode != 0:
+            raise CannotInstallError(
+                f"missing: helm; `go install {HELM_MODULE}` failed, is there a network?\n{tail(done)}"
+            )
+
 
 def main() -> int:
     """Install what is missing; the exit code."""
@@ -25,6 +53,7 @@ def main() -> int:
         if names := missing_packages(PACKAGES):
             install_packages(names)
         install_connect()
+        install_helm()
     except CannotInstallError as error:
         sys.stderr.write(f"{error}\n")
         return 1

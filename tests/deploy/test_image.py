@@ -4,6 +4,7 @@ The image runs as it is deployed: by number, as process 1, on a root that cannot
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -104,6 +105,32 @@ def test_without_settings_it_says_what_is_missing(start_container):
     assert container.launcher.wait(timeout=30) == 2
     assert "database.url is required" in container.log.read_text()
     assert "kafka.bootstrap_servers is required" in container.log.read_text()
+
+
+def test_it_serves_every_database_and_broker(image):
+    """
+    A setting chooses; no other image is needed. python-cqrs' tables are MariaDB's, MySQL's, PostgreSQL's.
+    """
+    packages = "asyncmy, asyncpg, aiokafka, aio_pika, redis"
+    asked = image.run("python3", "-c", f"import {packages}; print('all')")
+
+    assert asked.stdout.strip() == "all", asked.stderr
+
+
+def test_its_list_of_parts_is_complete(image):
+    """
+    CycloneDX, for whoever must know whether a hole in a package is theirs: each with its version.
+    """
+    listed = image.run("cat", "/opt/outbox-relay/sbom.cdx.json")
+    program = (
+        "from importlib.metadata import distributions as d; "
+        "print(*(f\"{p.metadata['Name']}=={p.version}\" for p in d()), sep='\\n')"
+    )
+    installed = image.run("python3", "-c", program).stdout.split()
+    parts = json.loads(listed.stdout)["components"]
+
+    assert {f"{part['name']}=={part['version']}" for part in parts} == set(installed)
+    assert len(parts) > 30
 
 
 def test_no_installer_travels_along(image):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from outbox_relay.config import load_config
+from outbox_relay.relay.options import RelayOptions
 from outbox_relay.wake import parse_wake_address
 from tests.deploy.conftest import check
 
@@ -119,16 +120,38 @@ def test_the_settings_are_complete_and_the_pod_waits_for_the_stop(spec, relay, t
     assert spec["terminationGracePeriodSeconds"] > config.relay.stop_seconds + 1
 
 
-def test_the_systemd_unit_is_valid(tmp_path):
-    """
-    As systemd reads it, but for the program, which is not installed here.
-    """
+@pytest.fixture
+def unit(tmp_path):
+    """The systemd unit, but for the program, which is not installed here."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed; run: python -m tests.deploy.install")
     text = (DEPLOY / "systemd" / "outbox-relay.service").read_text()
-    unit = tmp_path / "outbox-relay.service"
-    unit.write_text(text.replace("/opt/outbox-relay/bin/outbox-relay run", "/bin/true"))
+    path = tmp_path / "outbox-relay.service"
+    path.write_text(text.replace("/opt/outbox-relay/bin/outbox-relay run", "/bin/true"))
+    return path
 
-    said = check("systemd-analyze", "verify", unit)
 
-    assert said == ""
+def test_the_systemd_unit_is_valid(unit):
+    """
+    As systemd reads it: a setting that it does not know would be ignored.
+    """
+    assert check("systemd-analyze", "verify", unit) == ""
+
+
+def test_the_systemd_unit_is_shut_off(unit):
+    """
+    systemd's own measure of what a service could reach, 0 to 10, stays below 1.5.
+    """
+    check("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=15", unit)
+
+
+def test_systemd_waits_for_the_stop_and_for_the_watchdog(unit):
+    """
+    It kills a relay that hangs, not one that is stopping; and no dump of its memory is written.
+    """
+    settings = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
+
+    assert settings["Type"] == "notify"
+    assert float(settings["WatchdogSec"]) >= 3
+    assert settings["WatchdogSignal"] == "SIGKILL"
+    assert float(settings["TimeoutStopSec"]) > RelayOptions().stop_seconds + 1

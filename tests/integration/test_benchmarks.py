@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import drain, flatness, idle, insert, latency, roundtrip, takeover
+from benchmarks import drain, flatness, idle, insert, latency, migrating, roundtrip, takeover
 from benchmarks.servers import MariaDBServer, PostgreSQLServer, Servers
+from tests.services.kafka import Kafka
 
 ROWS = 300
 WRONG = ("lost", "duplicated", "inverted", "split_keys")
@@ -155,3 +156,22 @@ def test_round_trip(on_mariadb, monkeypatch):
 
     assert wrong(cases) == []
     assert proxy.asked == [("broker", 2), ("broker", 0), ("database", 2), ("database", 0)]
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "mysql", "postgresql"])
+def test_migrate(request, kind, monkeypatch):
+    """
+    Every kind of work is done while writers write, and the tables are those of this release.
+    """
+    monkeypatch.setattr(migrating, "AROUND_SECONDS", 0.05)
+    service = request.getfixturevalue(kind)
+    wrapped = {
+        "mariadb": MariaDBServer,
+        "mysql": migrating.MySQLServer,
+        "postgresql": PostgreSQLServer,
+    }
+    cases = migrating.measure(Servers(database=wrapped[kind](service), kafka=Kafka()), rows=ROWS)
+
+    assert len(cases) == 4
+    assert all(case.median("writes") for case in cases)
+    assert all(case.median("renewal_ms") for case in cases)

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import runpy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
-from outbox_relay.migrate import migrate, scripts_folder
+from outbox_relay.migrate import migrate
 from outbox_relay.schema import SCHEMA_VERSION, tables
 from outbox_relay.store.options import DatabaseOptions
 
@@ -243,16 +241,3 @@ def test_a_database_that_does_not_answer_is_told_without_the_password() -> None:
         migrate(DatabaseOptions(url=closed))
     assert "127.0.0.1" in str(raised.value)
     assert "geheim" not in str(raised.value)
-
-
-def test_every_script_says_which_lock_it_takes() -> None:
-    """
-    An operator decides by it when to run it. Numbers are the versions, without a gap.
-    """
-    scripts = sorted(Path(scripts_folder(), "versions").glob("*.py"))
-    modules = [runpy.run_path(str(script)) for script in scripts]
-
-    assert [module["revision"] for module in modules] == [
-        f"{number:04d}" for number in range(1, SCHEMA_VERSION + 1)
-    ]
-    assert all("Lock:" in module["__doc__"] for module in modules)

@@ -39,7 +39,10 @@ EDGE = {
     "logs",
     "metrics",
     "migrate",
+    "migration_locks",
     "http",
+    "liveness",
+    "systemd",
     "wake_listener",
 }
 TOP = {"cli", "demo", "__main__"}
