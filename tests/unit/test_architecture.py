@@ -39,6 +39,7 @@ EDGE = {
     "metrics",
     "migrate",
     "http",
+    "operations",
     "wake_listener",
 }
 TOP = {"cli", "demo", "__main__"}
