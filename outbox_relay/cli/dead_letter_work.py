@@ -93,7 +93,7 @@ async def act_on_all(
     upto = min(surveyed.last_id, selection.last_id or surveyed.last_id)
     rest = replace(selection, last_id=upto)
     started, seen, changed, after = time.monotonic(), 0, 0, 0
-    with _signals() as stop:
+    with stop_signals() as stop:
         while not stop.is_set():
             try:
                 found = await letters.find(rest, after_id=after, limit=pace.rows_at_once)
@@ -113,7 +113,7 @@ async def act_on_all(
         return Done(changed, stop.signal)
 
 
-class _Stop:
+class Stop:
     """Whether a signal came, and which."""
 
     def __init__(self) -> None:
@@ -141,8 +141,9 @@ class _Stop:
 
 
 @contextmanager
-def _signals() -> Iterator[_Stop]:
-    loop, stop = asyncio.get_running_loop(), _Stop()
+def stop_signals() -> Iterator[Stop]:
+    """SIGINT and SIGTERM are told to the one given, instead of ending the process, until the block ends."""
+    loop, stop = asyncio.get_running_loop(), Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set, number)
     try:

@@ -29,6 +29,12 @@ def settings_of(config: Path | None, flags: list[str] | None) -> Config:
 
 def run_on(settings: Config, work: Callable[[Access], Awaitable[Result]]) -> Result:
     """*work* on the outbox of *settings*."""
+    with errors_as_exits():
+        return run_raising(settings, work)
+
+
+def run_raising(settings: Config, work: Callable[[Access], Awaitable[Result]]) -> Result:
+    """The same, where the caller says what an error means."""
     from outbox_relay.operations import Access
 
     async def main() -> Result:
@@ -38,8 +44,7 @@ def run_on(settings: Config, work: Callable[[Access], Awaitable[Result]]) -> Res
         finally:
             await access.close()
 
-    with errors_as_exits():
-        return asyncio.run(main())
+    return asyncio.run(main())
 
 
 def somebody() -> str:

@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from outbox_relay.cli.dead_letter_view import harmless
-from outbox_relay.operations.pausing import ALL_TOPICS, THE_PURGE
+from outbox_relay.cli.pause_view import pause_text
+from outbox_relay.operations.pausing import THE_PURGE
 from outbox_relay.operations.standing import MOST_ROWS
 
 if TYPE_CHECKING:
-    from outbox_relay.operations import Backlog, Pause, Standing
+    from outbox_relay.operations import Backlog, Standing
     from outbox_relay.operations.rates import Rate
 
 MOST_TOPICS = 10
@@ -109,13 +110,6 @@ def _purge(standing: Standing) -> tuple[str, bool]:
     if oldest is None:
         return text, True
     return f"{text}; the oldest was produced {seconds_text(oldest)} ago", True
-
-
-def pause_text(pause: Pause) -> str:
-    """What pauses, since when and why."""
-    name = {ALL_TOPICS: "all topics", THE_PURGE: "the purge"}.get(pause.topic, pause.topic)
-    since = f"{name} since {pause.paused_at:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{since}, {pause.reason}" if pause.reason else since
 
 
 def seconds_text(seconds: float) -> str:
