@@ -153,7 +153,7 @@ def stop_signals() -> Iterator[Stop]:
             loop.remove_signal_handler(number)
 
 
-def progress_bar(verb: str, rows: int, *, quiet: bool) -> AbstractContextManager[Advance]:
+def progress_bar(verb: str, rows: int | None, *, quiet: bool) -> AbstractContextManager[Advance]:
     """A bar on standard error, if that is a terminal."""
     from rich.console import Console
 
@@ -164,7 +164,7 @@ def progress_bar(verb: str, rows: int, *, quiet: bool) -> AbstractContextManager
 
 
 @contextmanager
-def _bar(console: object, verb: str, rows: int) -> Iterator[Advance]:
+def _bar(console: object, verb: str, rows: int | None) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -80,7 +80,7 @@ def purge(
     order = _order(settings, older_than, dead_letters=dead_letters)
     due = run_on(settings, partial(_count, settings, order, as_json))
     if dry_run or not due:
-        _tell(order, due, dry_run=True, as_json=as_json)
+        _tell(order, due, dry_run=dry_run, as_json=as_json)
         return
     if not yes:
         question = f"delete {due:,} {order.what} older than {order.older_than_seconds:,.0f} s?"
@@ -121,7 +121,7 @@ async def _count(settings: Config, order: _Order, quiet: bool, access: Access) -
     purger: Purger = build_purger(settings.database)
     try:
         await _require(access)
-        with progress_bar("counting", 0, quiet=quiet) as advance:
+        with progress_bar("counting", None, quiet=quiet) as advance:
             told = PurgeTold(looked=advance)
             work = HandPurge(
                 purger, order.status, order.older_than_seconds, not_paused, go_on, told
@@ -204,7 +204,7 @@ def _tell(order: _Order, rows: int, *, dry_run: bool, as_json: bool) -> None:
         typer.echo(json.dumps({"would_purge" if dry_run else "purged": rows}))
     elif dry_run and rows:
         typer.echo(f"would delete {rows:,} {order.what}; nothing is done")
-    elif dry_run:
+    elif not rows:
         typer.echo(f"no {order.what} are older than {order.older_than_seconds:,.0f} s")
     else:
         typer.echo(f"deleted {rows:,} {order.what}")

@@ -226,7 +226,7 @@ def _carry_out(
     from outbox_relay.cli.replay_work import carry_out
 
     left = max(0, state.rows - state.published - state.passed_over)
-    if dry_run or state.done or not left:
+    if dry_run or state.done or not state.rows:
         _tell_without_work(job, state, counted, left, dry_run=dry_run)
         return
     where = f"to {job.order.to_topic}" if job.order.to_topic else "to their topics"

@@ -62,7 +62,8 @@ def _count(
 ) -> dict[str, int]:
     c: Any = outbox.c
     query = sa.select(c.topic, sa.func.count()).where(*_within(outbox, which, part))
-    return dict(connection.execute(query.group_by(c.topic)).tuples().all())
+    found: list[Any] = list(connection.execute(query.group_by(c.topic)).all())
+    return dict(found)
 
 
 def _within(outbox: sa.Table, which: EventFilter, part: Span) -> list[sa.ColumnElement[bool]]:
