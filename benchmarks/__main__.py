@@ -15,6 +15,7 @@ from benchmarks import idle as idling
 from benchmarks import inbox as inboxes
 from benchmarks import insert as inserting
 from benchmarks import latency as latencies
+from benchmarks import lookups as looking
 from benchmarks import mediator as mediators
 from benchmarks import poison as poisons
 from benchmarks import report
@@ -278,6 +279,16 @@ def poison(
 ) -> None:
     """p99 of a healthy topic beside one that fails for good, on three brokers. Keeps no JSON."""
     typer.echo(poisons.report(poisons.measure(trouble, seconds=seconds, rate=rate)))
+
+
+@app.command()
+def lookups(
+    database: Database = Kind.MARIADB,
+    rows: Annotated[int, typer.Option(min=2000, help="Rows of each table.")] = 1_000_000,
+    times: Annotated[int, typer.Option(min=1, help="How often each is asked.")] = 20,
+) -> None:
+    """What `events` and `status` cost beside many rows. Keeps no JSON."""
+    typer.echo(looking.report(looking.measure(database, rows=rows, times=times)))
 
 
 @app.command()

@@ -28,6 +28,7 @@ from outbox_relay.operations import (
     pause,
     paused,
     read_standing,
+    replay_rows,
     resume,
     search_events,
     selection,
@@ -35,14 +36,18 @@ from outbox_relay.operations import (
     stored_payload,
 )
 from outbox_relay.operations import events as events_module
+from outbox_relay.operations.purging import HandPurge, PurgeTold
+from outbox_relay.operations.replay_rows import ReplayRows, survey
+from outbox_relay.relay.ports import ReadPlan
 from outbox_relay.schema import Status
 from outbox_relay.store import DatabaseOptions
+from outbox_relay.wiring import build_purger
 from tests.contract.stores import SqlWorld, open_world
 
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 
 
-@pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])
+@pytest.fixture(params=["mariadb", "postgresql", "sqlite"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[SqlWorld]:
     database = request.getfixturevalue(f"{request.param}_database")
     async with open_world(request.param, database) as opened:
@@ -122,6 +127,27 @@ async def test_they_are_found_by_what_they_are(
     page = await search_events(access, which)
 
     assert [ids.index(row.id) for row in reversed(page.events)] == wanted
+
+
+async def test_mysql_understands_it_all(mysql_database: Any) -> None:
+    """
+    Its words differ from MariaDB's in the limits of a statement.
+    """
+    async with open_world("mysql", mysql_database) as world:
+        assert isinstance(world, SqlWorld)
+        access = Access(DatabaseOptions(url=world.database.async_url))
+        [row_id] = insert(world, {"key": b"k"})
+        await pause(access, ["orders"])
+        page = await search_events(access, EventFilter(statuses=(Status.PENDING,)))
+        life = await event(access, page.events[0].event_id)
+        counted = await survey(access, EventFilter(since=NOW - timedelta(hours=1)))
+
+        assert [row.id for row in page.events] == [row_id]
+        assert isinstance(life, EventLife)
+        assert [waiting.reason for waiting in life.waits_for] == ["paused", "no_relay"]
+        assert (await read_standing(access)).backlog_rows == 1
+        assert counted.rows == 0
+        await access.close()
 
 
 async def test_they_are_found_by_time_and_id(world: SqlWorld, access: Access) -> None:
@@ -331,6 +357,89 @@ async def test_pause_and_resume(world: SqlWorld, access: Access) -> None:
     assert [pause.topic for pause in gone] == ["*"]
     assert nothing == []
     assert await world.store.paused_topics() == {"orders"}
+
+
+async def test_a_replay_reads_what_was_produced_oldest_first(
+    world: SqlWorld, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    In pages over slices, with nothing that is pending or dead; a large payload is left behind.
+    """
+    monkeypatch.setattr(replay_rows, "MOST_SLICE_ROWS", 4)
+    large = b"x" * 20_000
+    ids = insert(
+        world,
+        *[produced(key=b"\x00\xff", payload=b"%d" % n) for n in range(9)],
+        {},
+        dead(),
+        produced(topic="users", payload=large),
+    )
+    counted = await survey(access, EventFilter())
+    rows = ReplayRows(access, EventFilter())
+    pages = [p async for p in rows.pages(after_id=ids[0], last_id=counted.last_id, rows=3)]
+    found = [row for page, _ in pages for row in page]
+
+    assert (counted.counts, counted.last_id) == ({"orders": 9, "users": 1}, ids[11])
+    assert [row.id for row in found] == [*ids[1:9], ids[11]]
+    assert [upto for _, upto in pages] == sorted(upto for _, upto in pages)
+    assert pages[-1] == ([], ids[11])
+    assert all(len(page) <= 3 for page, _ in pages)
+    assert (found[0].key, found[0].payload, found[0].payload_bytes) == (b"\x00\xff", b"1", 1)
+    assert (found[-1].payload, found[-1].payload_bytes) == (None, 20_000)
+    assert await rows.payload(ids[11]) == large
+    assert await rows.payload(ids[11] + 1) is None
+
+
+async def test_a_replayed_row_is_as_the_relay_read_it(world: SqlWorld, access: Access) -> None:
+    """
+    So that its record is the same: each field, the time to the microsecond.
+    """
+    lease = await world.store.acquire("me", wake_address="", lease_seconds=15)
+    assert lease is not None
+    writer = world.begin()
+    row_id = writer.insert("orders", key=b"k")
+    writer.commit()
+    plan = ReadPlan(after_id=0, open_ids=frozenset(), limit=10)
+    [as_read] = await world.store.read(plan)
+    await world.store.mark_produced([row_id], lease.term)
+    rows = ReplayRows(access, EventFilter())
+    [(again, _), _] = [p async for p in rows.pages(after_id=0, last_id=row_id, rows=10)]
+
+    assert again == [as_read]
+
+
+async def test_a_purge_by_hand_deletes_what_is_due(world: SqlWorld, access: Access) -> None:
+    """
+    I2. By the database's clock; what may still be published never, and what is not due neither.
+    """
+    old = NOW - timedelta(days=2)
+    ids = insert(
+        world,
+        *[produced(produced_at=old)] * 3,
+        produced(),
+        {"created_at": old},
+        dead(dead_at=old),
+    )
+    purger = build_purger(DatabaseOptions(url=world.database.async_url))
+    gone: list[int] = []
+
+    async def not_paused() -> None:
+        return None
+
+    async def go_on(_: float) -> bool:
+        return True
+
+    told = PurgeTold(deleted=lambda row: gone.append(row.id))
+    for status, wanted in ((Status.PRODUCED, 3), (Status.DEAD, 1)):
+        work = HandPurge(purger, status, 86_400.0, not_paused, go_on, told)
+        assert await work.count() == wanted
+        assert (await work.run(), work.rows) == (True, wanted)
+    await purger.close()
+
+    assert world.ids() == ids[3:5]
+    assert gone == [ids[5]]
+    with pytest.raises(ValueError, match="may still be published"):
+        HandPurge(purger, Status.PENDING, 0.0, not_paused, go_on)
 
 
 async def test_without_tables_everything_says_what_mends_it(sqlite_database: Any) -> None:
