@@ -26,6 +26,9 @@ class StatusName(StrEnum):
     DEAD = "dead"
 
 
+CeIdOption = Annotated[
+    str | None, typer.Option("--ce-id", metavar="CE_ID", help="The one with this ce_id.")
+]
 NameOption = Annotated[
     list[str] | None, typer.Option("--name", metavar="NAME", help="Of this event's name.")
 ]

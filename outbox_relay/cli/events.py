@@ -16,6 +16,7 @@ from outbox_relay.cli.dead_letter_options import (
     TopicOption,
 )
 from outbox_relay.cli.event_options import (
+    CeIdOption,
     NameOption,
     SinceOption,
     StatusOption,
@@ -50,9 +51,7 @@ def search(
     *,
     config: ConfigOption = None,
     flags: SetOption = None,
-    ce_id: Annotated[
-        str | None, typer.Option("--ce-id", metavar="CE_ID", help="The one with this ce_id.")
-    ] = None,
+    ce_id: CeIdOption = None,
     topics: TopicOption = None,
     keys: KeyOption = None,
     names: NameOption = None,

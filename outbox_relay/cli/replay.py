@@ -19,6 +19,7 @@ from outbox_relay.cli.dead_letter_options import (
     YesOption,
 )
 from outbox_relay.cli.event_options import (
+    CeIdOption,
     NameOption,
     SinceOption,
     UntilOption,
@@ -38,6 +39,25 @@ if TYPE_CHECKING:
 
 DEFAULT_RATE = 500
 
+EverythingOption = Annotated[bool, typer.Option("--all", help="Every produced event that is kept.")]
+ToTopicOption = Annotated[
+    str | None, typer.Option("--to-topic", metavar="TOPIC", help="Publish all to this topic.")
+]
+AsNewOption = Annotated[
+    bool,
+    typer.Option("--as-new", help="With new ce_ids, so that inboxes handle them once more."),
+]
+RateOption = Annotated[
+    int, typer.Option("--rate", metavar="ROWS", min=1, help="Most events a second.")
+]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-rejected", help="Pass over what the broker refuses.")
+]
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="FILE", help="Keep here how far it is; go on from it."),
+]
+
 NOTHING_CHOSEN = (
     "say which events: --ce-id, --topic, --key, --name, --since, --until, --from-id, --to-id, or --all "
     "alone"
@@ -48,9 +68,7 @@ def replay(
     *,
     config: ConfigOption = None,
     flags: SetOption = None,
-    ce_id: Annotated[
-        str | None, typer.Option("--ce-id", metavar="CE_ID", help="The one with this ce_id.")
-    ] = None,
+    ce_id: CeIdOption = None,
     topics: TopicOption = None,
     keys: KeyOption = None,
     names: NameOption = None,
@@ -58,26 +76,12 @@ def replay(
     until: UntilOption = None,
     from_id: FromIdOption = None,
     to_id: ToIdOption = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every produced event that is kept.")
-    ] = False,
-    to_topic: Annotated[
-        str | None, typer.Option("--to-topic", metavar="TOPIC", help="Publish all to this topic.")
-    ] = None,
-    as_new: Annotated[
-        bool,
-        typer.Option("--as-new", help="With new ce_ids, so that inboxes handle them once more."),
-    ] = False,
-    rate: Annotated[
-        int, typer.Option("--rate", metavar="ROWS", min=1, help="Most events a second.")
-    ] = DEFAULT_RATE,
-    skip_rejected: Annotated[
-        bool, typer.Option("--skip-rejected", help="Pass over what the broker refuses.")
-    ] = False,
-    resume: Annotated[
-        Path | None,
-        typer.Option("--resume", metavar="FILE", help="Keep here how far it is; go on from it."),
-    ] = None,
+    everything: EverythingOption = False,
+    to_topic: ToTopicOption = None,
+    as_new: AsNewOption = False,
+    rate: RateOption = DEFAULT_RATE,
+    skip_rejected: SkipOption = False,
+    resume: ResumeOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     as_json: JsonOption = False,

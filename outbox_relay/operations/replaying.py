@@ -62,10 +62,10 @@ class EvenPace:
     Keeps below a number of rows a second at any time: what was not used while the broker was away is lost.
 
     >>> pace = EvenPace(100)
-    >>> pace.pause(20, started=0.0, now=0.05), pace.pause(20, started=0.2, now=60.0)
-    (0.15000000000000002, 0.0)
-    >>> pace.pause(20, started=60.0, now=60.0)
-    0.2
+    >>> pace.pause(50, started=0.0, now=0.25), pace.pause(50, started=0.5, now=60.0)
+    (0.25, 0.0)
+    >>> pace.pause(50, started=60.0, now=60.0)
+    0.5
     """
 
     rows_per_second: float

@@ -106,9 +106,9 @@ def time_of(event_id: UUID) -> datetime | None:
     version 1, as MySQL and MariaDB make them.
 
     >>> time_of(UUID("01936f3e-8a00-7000-8000-000000000000"))
-    datetime.datetime(2024, 11, 27, 20, 48, 13, 568000)
+    datetime.datetime(2024, 11, 27, 20, 9, 49, 824000)
     >>> time_of(UUID("d9428888-122b-11e1-b85c-61cd3cbb3210"))
-    datetime.datetime(2011, 11, 18, 21, 38, 58, 651560)
+    datetime.datetime(2011, 11, 18, 21, 25, 33, 573543)
     >>> time_of(UUID("3fa85f64-5717-4562-b3fc-2c963f66afa6")) is None
     True
     """
