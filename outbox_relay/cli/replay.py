@@ -104,7 +104,13 @@ def replay(
         from_id=from_id,
         to_id=to_id,
     )
-    asked = _Asked(which, ce_id, everything, to_topic, as_new, resume)
+    said = {
+        "ce_id": ce_id, "topics": topics, "keys": keys, "names": names, "since": since,
+        "until": until, "from_id": from_id, "to_id": to_id, "all": everything,
+        "to_topic": to_topic, "as_new": as_new,
+    }  # fmt: skip
+    said = {name: value for name, value in said.items() if value not in (None, False, [])}
+    asked = _Asked(which, ce_id, everything, to_topic, as_new, resume, said)
     with errors_as_exits():
         order, state = _begin(settings, asked, quiet=as_json)
     if not as_json:
@@ -125,6 +131,8 @@ class _Asked:
     to_topic: str | None
     as_new: bool
     resume: Path | None
+    said: dict[str, Any]
+    """The options as they were said: a time such as 2h means another moment each time."""
 
 
 def _begin(
@@ -139,18 +147,20 @@ def _begin(
     kept = None if asked.resume is None else load(asked.resume)
     if kept is not None:
         order, state = kept
-        told = (asked.to_topic or order.to_topic, asked.as_new or order.as_new)
-        if chosen or asked.everything or told != (order.to_topic, order.as_new):
+        if asked.said not in ({}, order.said):
             fail(
                 Exit.USAGE,
-                f"--resume {asked.resume}: a replay has begun there, and the file says which: leave out "
-                "what chooses, or name another file",
+                f"--resume {asked.resume}: another replay has begun there: leave out what chooses to go "
+                "on with it, or name another file",
             )
         return order, (state, None)
     if chosen == asked.everything:
         fail(Exit.USAGE, NOTHING_CHOSEN)
     order = ReplayOrder(
-        which=_filter(settings, asked), to_topic=asked.to_topic, as_new=asked.as_new
+        which=_filter(settings, asked),
+        to_topic=asked.to_topic,
+        as_new=asked.as_new,
+        said=asked.said,
     )
     return order, _counted(settings, order, quiet=quiet)
 

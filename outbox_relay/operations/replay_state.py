@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ class ReplayOrder:
     to_topic: str | None = None
     as_new: bool = False
     replay_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """How it was asked for, so that the same command is known again."""
 
     def event_id(self, original: uuid.UUID) -> uuid.UUID:
         """The id that goes on the wire."""
@@ -69,6 +72,7 @@ def save(path: Path, order: ReplayOrder, state: ReplayState) -> None:
         "to_topic": order.to_topic,
         "as_new": order.as_new,
         "replay_id": order.replay_id,
+        "said": dict(order.said),
         **dataclasses.asdict(state),
     }
     beside = path.with_name(f"{path.name}.new")
@@ -93,6 +97,7 @@ def load(path: Path) -> tuple[ReplayOrder, ReplayState] | None:
             to_topic=content["to_topic"],
             as_new=content["as_new"],
             replay_id=uuid.UUID(hex=content["replay_id"]).hex,
+            said=dict(content["said"]),
         )
         names = [field.name for field in dataclasses.fields(ReplayState)]
         return order, ReplayState(**{name: int(content[name]) for name in names})

@@ -259,6 +259,8 @@ def test_replay_as_new_gives_ids_that_follow_from_the_file(outbox: Outbox) -> No
     assert [line["ce_id"] for line in second] == [line["ce_id"] for line in first[1:]]
     assert all(line["ce_id"] != line["replay-of"] for line in first)
     assert outbox.call("replay", "--all", "--resume", str(kept)).returncode == 2
+    same = outbox.call("replay", "--all", "--as-new", "--resume", str(kept))
+    assert "says that this replay is done" in same.stdout
     assert "says that this replay is done" in outbox.call("replay", "--resume", str(kept)).stdout
 
 
