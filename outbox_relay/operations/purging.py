@@ -20,7 +20,7 @@ from outbox_relay.schema import Status
 
 LOOK_ROWS = 2000
 COUNT_ROWS = 10_000
-ASK_SECONDS = 1.0
+ASK_SECONDS = 5.0
 """How often it is asked whether the purge is paused."""
 
 

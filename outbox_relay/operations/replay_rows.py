@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from outbox_relay.operations.access import Access
+from outbox_relay.operations.access import Access, Session
 from outbox_relay.operations.selection import (
     MOST_SLICE_ROWS,
     EventFilter,
@@ -73,12 +74,14 @@ def _within(outbox: sa.Table, which: EventFilter, part: Span) -> list[sa.ColumnE
 
 
 class ReplayRows:
-    """The produced rows of *which*, in pages."""
+    """The produced rows of *which*, in pages, by one connection."""
 
     def __init__(self, access: Access, which: EventFilter) -> None:
         self._access = access
         self._outbox = access.names.outbox
         self._which = which
+        self._session: Session | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     async def pages(
         self, *, after_id: int, last_id: int, rows: int
@@ -90,28 +93,43 @@ class ReplayRows:
         A large payload is left behind: see `payload`. Rows that are purged meanwhile are left out.
         """
         async with self._access.session() as session:
-            span = await session.run(
-                lambda connection: span_of(connection, self._outbox, self._which)
-            )
-        span = Span(max(span.first, after_id + 1), min(span.last, last_id))
+            self._session = session
+            try:
+                span = await session.run(
+                    lambda connection: span_of(connection, self._outbox, self._which)
+                )
+                span = Span(max(span.first, after_id + 1), min(span.last, last_id))
+                async for page in self._pages(session, span, rows):
+                    yield page
+            finally:
+                self._session = None
+        yield [], last_id
+
+    async def _pages(
+        self, session: Session, span: Span, rows: int
+    ) -> AsyncIterator[tuple[list[Row], int]]:
         while not span.empty:
-            # Connected anew for each slice: between two pages of a slow replay nothing is held open.
-            part = await self._access.run(
+            part = await session.run(
                 partial(next_slice_of, outbox=self._outbox, span=span, rows=MOST_SLICE_ROWS)
             )
             while not part.empty:
-                page = await self._access.run(partial(self._page, part, rows))
+                page = await session.run(partial(self._page, part, rows))
                 upto = page[-1].id if len(page) >= rows else part.last
                 yield page, upto
                 part = Span(upto + 1, part.last)
             span = Span(part.last + 1, span.last)
-        yield [], last_id
 
     async def payload(self, row_id: int) -> bytes | None:
         """A payload that was left behind; None if the row is gone."""
         query = sa.select(self._outbox.c.payload).where(self._outbox.c.id == row_id)
-        stored = await self._access.run(lambda connection: connection.execute(query).scalar())
-        return None if stored is None else _bytes(stored)
+
+        def read(connection: sa.Connection) -> bytes | None:
+            stored = connection.execute(query).scalar()
+            return None if stored is None else _bytes(stored)
+
+        # The connection does one thing at a time, and several partitions ask.
+        async with self._one_at_a_time:
+            return await (self._session or self._access).run(read)
 
     def _page(self, part: Span, rows: int, connection: sa.Connection) -> list[Row]:
         c: Any = self._outbox.c
