@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -21,6 +21,8 @@ from outbox_relay.store.options import DatabaseOptions
 
 Result = TypeVar("Result")
 
+CLOSE_SECONDS: Final = 0.5
+
 
 class Session:
     """One connection of an operator. Each `run` is a transaction of its own."""
@@ -30,13 +32,31 @@ class Session:
         self._options = options
 
     async def run(self, work: Callable[[sa.Connection], Result]) -> Result:
-        """*work* in a transaction, committed. Raises StoreUnavailable if it takes too long."""
+        """
+        *work* in a transaction, committed. Raises StoreUnavailable if it takes too long.
+
+        After an error the connection is gone, and so is this session.
+        """
         with _as_ours():
-            async with (
-                asyncio.timeout(self._options.timeout_seconds + 1.0),
-                self._connection.begin(),
-            ):
-                return await self._connection.run_sync(self._limited, work)
+            try:
+                async with asyncio.timeout(self._options.timeout_seconds + 1.0):
+                    result = await self._connection.run_sync(self._limited, work)
+                    await self._connection.commit()
+                    return result
+            except BaseException:
+                # A rollback would wait for a server that does not answer.
+                await self.close(by_force=True)
+                raise
+
+    async def close(self, *, by_force: bool = False) -> None:
+        """Let go of the connection, without waiting for long."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if by_force:
+                    await self._connection.invalidate()
+                await self._connection.close()
+        except (sa.exc.SQLAlchemyError, OSError, TimeoutError):
+            pass  # it is gone either way
 
     def _limited(
         self, connection: sa.Connection, work: Callable[[sa.Connection], Result]
@@ -88,14 +108,14 @@ class Access:
             # The driver's own limit ends with the TCP connection.
             async with asyncio.timeout(self.options.connect_timeout_seconds):
                 connection = await self._engine.connect()
+        opened = Session(connection, self.options)
         try:
-            opened = Session(connection, self.options)
             if checked and not self._fits:
                 await opened.run(self._check)
                 self._fits = True
             yield opened
         finally:
-            await connection.close()
+            await opened.close()
 
     async def run(self, work: Callable[[sa.Connection], Result]) -> Result:
         """*work* in a transaction of its own, committed."""
@@ -112,20 +132,18 @@ class Access:
             raise SchemaMismatch(problem)
 
 
-class _as_ours:  # noqa: N801 - reads as a statement
+@contextmanager
+def _as_ours() -> Iterator[None]:
     """Turn what a driver raises into StoreUnavailable, without the statement and what it holds."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, TimeoutError):
-            raise StoreUnavailable("the database does not answer in time: is it up?") from error
-        if isinstance(error, (sa.exc.DBAPIError, OSError)):
-            cause: Any = getattr(error, "orig", None) or error
-            raise StoreUnavailable(
-                f"the database refuses or does not answer: {said(cause)}{hint(cause)}"
-            ) from error
+    try:
+        yield
+    except TimeoutError as error:
+        raise StoreUnavailable("the database does not answer in time: is it up?") from error
+    except (sa.exc.DBAPIError, OSError) as error:
+        cause: Any = getattr(error, "orig", None) or error
+        raise StoreUnavailable(
+            f"the database refuses or does not answer: {said(cause)}{hint(cause)}"
+        ) from error
 
 
 def _limits(dialect: str, seconds: float) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ What an operator asks of a running outbox, on each database.
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox_relay.errors import SchemaMismatch
+from outbox_relay.errors import SchemaMismatch, StoreUnavailable
 from outbox_relay.events import uuid7
 from outbox_relay.operations import (
     ALL_TOPICS,
@@ -442,6 +444,32 @@ async def test_a_purge_by_hand_deletes_what_is_due(world: SqlWorld, access: Acce
     assert gone == [ids[5]]
     with pytest.raises(ValueError, match="may still be published"):
         HandPurge(purger, Status.PENDING, 0.0, not_paused, go_on)
+
+
+async def test_a_server_that_hangs_in_a_statement_is_told(
+    mariadb: Any, mariadb_database: Any
+) -> None:
+    """
+    Within the limits, whatever the server does; nobody waits for a rollback.
+    """
+    async with open_world("mariadb", mariadb_database) as world:
+        assert isinstance(world, SqlWorld)
+        options = DatabaseOptions(url=world.database.async_url, timeout_seconds=0.5)
+        access = Access(options)
+        asyncio.get_running_loop().call_later(0.2, mariadb.freeze)
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="does not answer in time"):
+            async with access.session(checked=False) as session:
+                await session.run(_sleep)
+        mariadb.thaw()
+
+        assert time.monotonic() - started < 10
+        await access.close()
+
+
+def _sleep(connection: sa.Connection) -> None:
+    for _ in range(100):
+        connection.exec_driver_sql("SELECT SLEEP(0.1)")
 
 
 async def test_without_tables_everything_says_what_mends_it(sqlite_database: Any) -> None:
