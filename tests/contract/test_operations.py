@@ -29,6 +29,7 @@ from outbox_relay.operations import (
     finding,
     pause,
     paused,
+    rates,
     read_standing,
     replay_rows,
     resume,
@@ -341,6 +342,45 @@ async def test_the_standing_says_what_was_produced_and_what_pauses(
     assert found.last_produced_seconds is not None
     assert found.oldest_produced_seconds is not None
     assert 10_790 < found.oldest_produced_seconds - found.last_produced_seconds < 10_810
+
+
+async def test_rates_follow_from_two_looks(
+    world: SqlWorld, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What was written and what does not wait any more; of more than is counted, those that were.
+    """
+    ids = insert(world, {}, {}, {})
+
+    async def moved(before: rates.Mark) -> tuple[int, int, bool]:
+        found = await rates.rate(access, before, await read_standing(access))
+        assert found is not None
+        counts = [found.written_per_second, found.produced_per_second]
+        written, done = [round(count * found.seconds) for count in counts]
+        return written, done, found.at_least
+
+    before = await rates.mark(access, await read_standing(access))
+    settle(world, ids[0], Status.PRODUCED)
+    settle(world, ids[1], Status.DEAD)
+    more = insert(world, {}, {}, produced())
+    assert await moved(before) == (3, 2, False)
+
+    monkeypatch.setattr(standing, "MOST_ROWS", 2)
+    monkeypatch.setattr(rates, "MOST_ROWS", 2)
+    capped = await rates.mark(access, await read_standing(access))
+    assert capped.upto_id == more[0]
+    settle(world, ids[2], Status.PRODUCED)
+    assert await moved(capped) == (0, 1, False)
+    settle(world, more[0], Status.PRODUCED)
+    assert await moved(capped) == (0, 2, True)
+
+
+def settle(world: SqlWorld, row_id: int, status: Status) -> None:
+    error = "x" if status is Status.DEAD else None
+    with world.engine.begin() as connection:
+        outbox = world.tables.outbox
+        change = outbox.update().values(status=int(status), last_error=error, dead_at=NOW)
+        connection.execute(change.where(outbox.c.id == row_id))
 
 
 async def test_pause_and_resume(world: SqlWorld, access: Access) -> None:
