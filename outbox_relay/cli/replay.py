@@ -291,4 +291,4 @@ def _tell(job: Job, after: ReplayState, *, stopped: bool) -> None:
     if stopped:
         from outbox_relay.cli.replay_work import how_to_go_on
 
-        typer.echo(f"stopped: {how_to_go_on(after, job.keep)}", err=True)
+        typer.echo(f"stopped: {how_to_go_on(job.order, after, job.keep)}", err=True)

@@ -62,7 +62,7 @@ def carry_out(
     except (StoreUnavailable, PublishError, ReplayStopped) as error:
         raise OutboxRelayError(
             f"{error}. {reached[0].published:,} events were published: "
-            f"{how_to_go_on(reached[0], job.keep)}"
+            f"{how_to_go_on(job.order, reached[0], job.keep)}"
         ) from error
     finally:
         _log(settings, job.order, reached[0])
@@ -134,8 +134,10 @@ def _log(settings: Config, order: ReplayOrder, after: ReplayState) -> None:
     )
 
 
-def how_to_go_on(state: ReplayState, keep: Path | None) -> str:
+def how_to_go_on(order: ReplayOrder, state: ReplayState, keep: Path | None) -> str:
     """What to say to go on after *state*."""
     if keep is not None:
         return f"outbox-relay replay --resume {keep} goes on"
-    return f"the same command with --from-id {state.after_id + 1} --to-id {state.last_id} goes on"
+    rest = f"--from-id {state.after_id + 1} --to-id {state.last_id}"
+    instead = " instead of --all" if order.said.get("all") else ""
+    return f"the same command with {rest}{instead} goes on"

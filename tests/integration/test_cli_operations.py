@@ -306,7 +306,7 @@ def test_ctrl_c_stops_a_replay_and_says_how_to_go_on(outbox: Outbox) -> None:
     published = len(outbox.lines())
 
     assert running.returncode == 130
-    assert f"--from-id {published + 1} --to-id 60 goes on" in errors
+    assert f"--from-id {published + 1} --to-id 60 instead of --all goes on" in errors
 
 
 def test_a_replay_stops_at_a_row_that_cannot_be_published(outbox: Outbox) -> None:
