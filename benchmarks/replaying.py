@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.latency import ANSWER_SECONDS, WARM_UP, Around, measure_once
+from benchmarks.lookups import fill
 from benchmarks.relays import settings_for
-from benchmarks.rows import fill_kept
 from benchmarks.servers import Kind, Servers, servers
 from benchmarks.topic import create_topic
 from tests.services.database import Database
@@ -30,16 +30,17 @@ def replay_beside(
     servers_: Servers, rate: int, seconds: float, counts: list[int], database: Database
 ) -> Iterator[None]:
     """A replay of produced rows at *rate*, at work from before the block until after it."""
-    fill_kept(servers_.database, database.name, int(rate * seconds), topic=TOPIC)
+    rows = int(rate * seconds)
+    fill(servers_.database, database.name, rows, status=1)
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "replay.json"
         settings = settings_for(servers_, database)
         flags = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        words = ("replay", "--topic", TOPIC, "--yes", "--rate", str(rate), "--resume", str(kept))
+        which = ("--to-id", str(rows), "--to-topic", TOPIC)
+        words = ("replay", *which, "--yes", "--rate", str(rate), "--resume", str(kept))
         process = subprocess.Popen(
             [sys.executable, "-m", "outbox_relay", *words, *flags],
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         )
         try:
             begun, started = _wait_for(kept, process), time.monotonic()
