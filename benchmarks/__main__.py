@@ -15,9 +15,11 @@ from benchmarks import idle as idling
 from benchmarks import inbox as inboxes
 from benchmarks import insert as inserting
 from benchmarks import latency as latencies
+from benchmarks import lookups as looking
 from benchmarks import mediator as mediators
 from benchmarks import migrating, report
 from benchmarks import poison as poisons
+from benchmarks import replaying as replays
 from benchmarks import roundtrip as roundtrips
 from benchmarks import several as sharing
 from benchmarks import takeover as takeovers
@@ -297,6 +299,34 @@ def poison(
 ) -> None:
     """p99 of a healthy topic beside one that fails for good, on three brokers. Keeps no JSON."""
     typer.echo(poisons.report(poisons.measure(trouble, seconds=seconds, rate=rate)))
+
+
+@app.command()
+def lookups(
+    database: Database = Kind.MARIADB,
+    rows: Annotated[int, typer.Option(min=2000, help="Rows of each table.")] = 1_000_000,
+    times: Annotated[int, typer.Option(min=1, help="How often each is asked.")] = 20,
+) -> None:
+    """What `events` and `status` cost beside many rows. Keeps no JSON."""
+    typer.echo(looking.report(looking.measure(database, rows=rows, times=times)))
+
+
+@app.command()
+def replay(
+    database: Database = Kind.MARIADB,
+    rate: Annotated[int, typer.Option(min=1, help="Live events a second.")] = 200,
+    seconds: Annotated[int, typer.Option(min=1, help="How long each is counted.")] = 20,
+    beside: Annotated[
+        list[int] | None, typer.Option(help="Events a second of the replay. [default: 500, 2000]")
+    ] = None,
+    runs: Runs = 3,
+) -> None:
+    """p99 of live events without and with a replay beside them, in turn. Keeps no JSON."""
+    typer.echo(
+        replays.measure(
+            database, rate=rate, seconds=seconds, beside=tuple(beside or (500, 2000)), runs=runs
+        )
+    )
 
 
 @app.command()

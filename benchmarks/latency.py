@@ -7,8 +7,8 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -78,10 +78,19 @@ def commits(database: Database, topic: str, wake: str | None, rate: int, count: 
     return done
 
 
+Around = Callable[[Database], AbstractContextManager[object]]
+
+
 def measure_once(
-    servers: Servers, relays: Sequence[dict[str, str]], wake: str | None, rate: int, count: int
+    servers: Servers,
+    relays: Sequence[dict[str, str]],
+    wake: str | None,
+    *,
+    rate: int,
+    count: int,
+    around: Around = lambda _: nullcontext(),
 ) -> dict[str, float]:
-    """Relays, a consumer and a writer; what the consumer saw."""
+    """Relays, a consumer and a writer; what the consumer saw. *around* holds while it writes."""
     topic = fresh_topic(servers.kafka)
     database = servers.database.create_outbox()
     argument = {
@@ -93,6 +102,7 @@ def measure_once(
     with (
         running(servers, database, relays),
         Program("benchmarks.consumer_program", argument) as consumer,
+        around(database),
     ):
         consumer.answer()
         done = commits(database, topic, wake, rate, count)
@@ -113,14 +123,17 @@ def measure(servers: Servers, *, rate: int, seconds: int, runs: int, sidecars: i
         sockets = [f"unix:{Path(folder) / f'{number}.sock'}" for number in range(sidecars)]
         listening = [{"relay.wake_address": f"{path},udp:127.0.0.1:0"} for path in sockets]
         # The broker's first records are slow: its code is not compiled yet.
-        measure_once(servers, listening[:1], sockets[0], rate, WARM_UP + rate * BROKER_SECONDS)
+        warm_up = WARM_UP + rate * BROKER_SECONDS
+        measure_once(servers, listening[:1], sockets[0], rate=rate, count=warm_up)
         cases = []
         for name, relays, wake in (
             ("hint", listening[:1], sockets[0]),
             (f"hint to a standby, {sidecars} sidecars", listening, sockets[-1]),
             ("poll", [{}], None),
         ):
-            found = [measure_once(servers, relays, wake, rate, count) for _ in range(runs)]
+            found = [
+                measure_once(servers, relays, wake, rate=rate, count=count) for _ in range(runs)
+            ]
             case = Case(name=name, database=servers.database.title, rows=count, runs=found)
             if wake:
                 case.settings = shown({"relay.wake_address": "unix:…,udp:127.0.0.1:0"})

@@ -22,6 +22,7 @@ from outbox_relay.relay.producer import EventProducer
 if TYPE_CHECKING:
     from outbox_relay.http.server import HttpServer
     from outbox_relay.metrics import MetricsObserver
+    from outbox_relay.operations.purging import Purger
     from outbox_relay.relay.dead_letters import DeadLetters
     from outbox_relay.relay.options import RelayOptions
     from outbox_relay.relay.ports import MessageBroker, Observer, Wake
@@ -185,6 +186,13 @@ def build_dead_letters(options: DatabaseOptions) -> DeadLetters:
         tables(options.table, schema=options.schema or None),
         timeout_seconds=options.connect_timeout_seconds + options.timeout_seconds,
     )
+
+
+def build_purger(options: DatabaseOptions) -> Purger:
+    """What `outbox-relay purge` works on."""
+    from outbox_relay.store.sql import SqlStore  # noqa: PLC0415
+
+    return SqlStore(options)
 
 
 def build_http(

@@ -11,7 +11,11 @@ from outbox_relay.cli.adopt import adopt
 from outbox_relay.cli.check_config import check_config
 from outbox_relay.cli.dead_letters import dead_letters
 from outbox_relay.cli.demo import demo
+from outbox_relay.cli.events import events
 from outbox_relay.cli.migrate import migrate
+from outbox_relay.cli.pausing import pause, resume
+from outbox_relay.cli.purge import purge
+from outbox_relay.cli.replay import replay
 from outbox_relay.cli.run import run
 from outbox_relay.cli.status import status
 
@@ -49,5 +53,10 @@ app.command()(demo)
 app.command()(migrate)
 app.command("check-config")(check_config)
 app.command()(status)
+app.add_typer(events)
+app.command()(pause)
+app.command()(resume)
+app.command()(replay)
+app.command()(purge)
 app.add_typer(dead_letters)
 app.add_typer(adopt)

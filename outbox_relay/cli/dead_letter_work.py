@@ -93,7 +93,7 @@ async def act_on_all(
     upto = min(surveyed.last_id, selection.last_id or surveyed.last_id)
     rest = replace(selection, last_id=upto)
     started, seen, changed, after = time.monotonic(), 0, 0, 0
-    with _signals() as stop:
+    with stop_signals() as stop:
         while not stop.is_set():
             try:
                 found = await letters.find(rest, after_id=after, limit=pace.rows_at_once)
@@ -113,7 +113,7 @@ async def act_on_all(
         return Done(changed, stop.signal)
 
 
-class _Stop:
+class Stop:
     """Whether a signal came, and which."""
 
     def __init__(self) -> None:
@@ -141,8 +141,9 @@ class _Stop:
 
 
 @contextmanager
-def _signals() -> Iterator[_Stop]:
-    loop, stop = asyncio.get_running_loop(), _Stop()
+def stop_signals() -> Iterator[Stop]:
+    """SIGINT and SIGTERM are told to the one given, instead of ending the process, until the block ends."""
+    loop, stop = asyncio.get_running_loop(), Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set, number)
     try:
@@ -152,7 +153,7 @@ def _signals() -> Iterator[_Stop]:
             loop.remove_signal_handler(number)
 
 
-def progress_bar(verb: str, rows: int, *, quiet: bool) -> AbstractContextManager[Advance]:
+def progress_bar(verb: str, rows: int | None, *, quiet: bool) -> AbstractContextManager[Advance]:
     """A bar on standard error, if that is a terminal."""
     from rich.console import Console
 
@@ -163,7 +164,7 @@ def progress_bar(verb: str, rows: int, *, quiet: bool) -> AbstractContextManager
 
 
 @contextmanager
-def _bar(console: object, verb: str, rows: int) -> Iterator[Advance]:
+def _bar(console: object, verb: str, rows: int | None) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

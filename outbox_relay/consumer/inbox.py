@@ -72,7 +72,8 @@ class Inbox:
       two names, else one of them would drop what the other has handled
     * table, schema: where the inbox is
     * reject_stale: an event that comes after a later one of its topic and key, by `outbox-seq`, is not
-      handled either: for handlers that store the latest state
+      handled either: for handlers that store the latest state. Of what is replayed as new, the latest is
+      handled once more
 
     `duplicates` and `stale` count what this object has dropped since it was made.
     """
@@ -201,7 +202,8 @@ class Inbox:
             return False
         if not self.reject_stale or isinstance(seen, uuid.UUID) or seen.sequence is None:
             return True
-        if self._statements.is_latest(connection, {**values, **latest_values(seen)}):
+        original = {"event_id": _original_id(seen)}
+        if self._statements.is_latest(connection, {**values, **latest_values(seen), **original}):
             return True
         self.stale += 1
         return False
@@ -214,6 +216,13 @@ class Inbox:
     async def _create_async(self, engine: AsyncEngine) -> None:
         async with engine.begin() as connection:
             await connection.run_sync(self.metadata.create_all)
+
+
+def _original_id(record: ConsumedRecord) -> uuid.UUID | None:
+    """The id that the event has had from its beginning, also if it is replayed as a new one."""
+    if record.replay_of is None:
+        return record.event_id
+    return identity(record.replay_of, record.source)
 
 
 def _connection(handle: Session | Connection, statement: sa.Executable) -> Connection:

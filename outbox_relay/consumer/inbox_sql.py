@@ -67,15 +67,17 @@ class Statements:
         return count == _INSERTED
 
     def is_latest(self, connection: Connection, values: Mapping[str, Any]) -> bool:
-        """Note the event of *values* as the latest of its scope, unless a later one came before."""
+        """
+        Note the event of *values* as the latest of its scope, unless a later one came before.
+
+        Whether it is the latest: also if it was noted before, as what is replayed was.
+        """
         dialect = connection.dialect.name
         changed: int = connection.execute(self._note_latest[dialect], values).rowcount
-        if dialect not in _MYSQL:
-            return changed == _INSERTED
-        if changed == _UPDATED:
+        if changed == (_UPDATED if dialect in _MYSQL else _INSERTED):
             return True
-        # One row: inserted, or found and left as it is. The lock is ours; a plain SELECT could read
-        # an older snapshot.
+        # Found and left as it is; on MySQL perhaps inserted. The lock is ours; a plain SELECT could
+        # read an older snapshot.
         row = self._latest.c
         mine = sa.select(row.event_id).where(
             row.consumer == values["consumer"], row.scope == values["scope"]

@@ -302,6 +302,10 @@ class SqlStore:
         """See Store."""
         # Rows that are due are due, whoever has their lanes.
         await self._lanes.check(replace(term, lanes=frozenset()), self._purges)
+        return await self.purge_by_hand(ids, plan)
+
+    async def purge_by_hand(self, ids: Sequence[int], plan: PurgePlan) -> int:
+        """As `purge`, by an operator's word instead of a term's. Not part of the port."""
         self._deletes(ids)
         sql = self._sql.purge(ids, plan)
         return (await self._purges.execute(sql, (-plan.older_than_seconds,))).matched

@@ -129,16 +129,31 @@ def test_status_reads_it_all_from_the_database(
     age = standing.pop("oldest_pending_seconds")
     left = standing.pop("lease_seconds_left")
 
+    waits = {"topic": "t", "rows": 2, "oldest_id": 1}
+    dead = {"topic": "t", "rows": 1, "oldest_id": 3, "oldest_seconds": 0.0}
+    waiting = standing.pop("backlog_by_topic")
+    paused = standing.pop("paused")
+    standing.pop("read_at")
+
+    assert {**waiting["topics"][0], "oldest_seconds": 0} == {**waits, "oldest_seconds": 0}
+    assert [(pause["topic"], pause["reason"]) for pause in paused] == [("orders", "")]
+    assert standing.pop("leases").keys() == {"host:1"}
     assert standing == {
         "schema_version": SCHEMA_VERSION,
         "schema_problem": None,
         "backlog_rows": 2,
         "dead_letter_rows": 1,
+        "dead_letters_by_topic": {"topics": [dead], "capped": False},
         "owner": "host:1",
         "owners": {"host:1": 64},
         "lanes_owned": 64,
         "crash_count": 0,
         "paused_topics": ["orders"],
+        "newest_id": 3,
+        "last_produced_seconds": None,
+        "oldest_produced_seconds": None,
+        "purge_paused": False,
+        "retention_seconds": 604800.0,
     }
     assert age >= 0
     assert left > 0

@@ -5,6 +5,7 @@ PostgreSQL in another schema.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +16,8 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
 from outbox_relay import Outbox
-from outbox_relay.cli.status import read_standing
 from outbox_relay.migrate import check, downgrade, migrate, sql_script, upgrade
+from outbox_relay.operations import Access, read_standing
 from outbox_relay.relay.ports import ReadPlan, Store
 from outbox_relay.schema import SCHEMA_VERSION, Status, tables
 from outbox_relay.store import DatabaseOptions, open_store
@@ -140,9 +141,9 @@ def test_status_looks_there(options: DatabaseOptions) -> None:
     """
     `status` finds the tables in the schema, and says so when they are missing.
     """
-    before = read_standing(options)
+    before = asyncio.run(read_standing(Access(options)))
     migrate(options)
-    after = read_standing(options)
+    after = asyncio.run(read_standing(Access(options)))
 
     assert before.schema_version is None
     assert (after.schema_version, after.schema_problem) == (SCHEMA_VERSION, None)

@@ -4,7 +4,6 @@ What PostgreSQL does otherwise than the other databases, and what this project r
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from outbox_relay.cli.status import read_standing
 from outbox_relay.errors import ServerChanged, StoreUnavailable
 from outbox_relay.migrate import check, migrate
+from outbox_relay.operations import Access, read_standing
 from outbox_relay.relay.ports import ReadPlan
 from outbox_relay.schema import Status, tables
 from outbox_relay.store import DatabaseOptions, open_store
@@ -227,7 +226,7 @@ async def test_behind_a_pooler_that_gives_each_transaction_another_connection(
         await store.mark_produced([row.id], lease.term)
         await store.renew(lease, noted_id=row.id, lease_seconds=15)
     timeout = (await store._marks.execute("SHOW lock_timeout")).rows[0][0]
-    standing = await asyncio.to_thread(read_standing, pooled)
+    standing = await read_standing(Access(pooled))
 
     assert await largest(store) == row_id
     assert timeout == "2500ms"

@@ -43,6 +43,7 @@ EDGE = {
     "http",
     "liveness",
     "systemd",
+    "operations",
     "wake_listener",
 }
 TOP = {"cli", "demo", "__main__"}

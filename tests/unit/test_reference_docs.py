@@ -22,7 +22,17 @@ from outbox_relay.schema import Codec, Status, tables
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 OF_DEAD_LETTERS = ("list", "show", "requeue", "discard")
-VERBS = ("run", "demo", "migrate", "check-config", "status")
+VERBS = (
+    "run",
+    "demo",
+    "migrate",
+    "check-config",
+    "status",
+    "pause",
+    "resume",
+    "replay",
+    "purge",
+)
 
 
 def page(name: str) -> str:
@@ -109,6 +119,8 @@ def test_every_kind_and_reason_is_documented() -> None:
     [
         [],
         *([verb] for verb in VERBS),
+        ["events"],
+        *(["events", verb] for verb in ("search", "show")),
         ["dead-letters"],
         *(["dead-letters", verb] for verb in OF_DEAD_LETTERS),
         ["adopt"],
