@@ -5,8 +5,8 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# Every database and broker that needs a package. What another list adds comes without hashes.
-ARG EXTRAS=relay,postgresql,amqp,redis
+# The dashboard, and every database and broker that needs a package. What another list adds comes without hashes.
+ARG EXTRAS=relay,admin,postgresql,amqp,redis
 WORKDIR /build
 # Two environments: this one holds pip and the build backend and stays behind.
 COPY constraints.txt deploy/image/requirements.txt deploy/image/build-requirements.txt ./

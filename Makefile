@@ -14,7 +14,7 @@ TWO := -n 2 --dist worksteal
 NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka and not amqp and not redis
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -117,9 +117,12 @@ LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-in
 
 image-lock: $(VENV)/.dev ## write deploy/image/*.txt anew, when pyproject.toml or constraints.txt changed
 	$(PIP) uv
-	$(BIN)/uv pip compile $(LOCK) pyproject.toml --extra relay --extra postgresql --extra amqp --extra redis \
+	$(BIN)/uv pip compile $(LOCK) pyproject.toml --extra relay --extra admin --extra postgresql --extra amqp --extra redis \
 		-o deploy/image/requirements.txt
 	printf '%s\n' hatchling setuptools cyclonedx-bom | $(BIN)/uv pip compile $(LOCK) - -o deploy/image/build-requirements.txt
+
+screenshots: $(VENV)/.dev services ## the pictures of the dashboard in docs/images
+	$(BIN)/python -m tests.dashboard.screenshots
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

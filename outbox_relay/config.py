@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from outbox_relay.admin.options import AdminOptions
 from outbox_relay.brokers.options import (
     AmqpOptions,
     BrokerOptions,
@@ -104,6 +105,7 @@ class Config:
     relay: RelayOptions = field(default_factory=RelayOptions)
     wire: WireOptions = field(default_factory=WireOptions)
     http: HttpOptions = field(default_factory=HttpOptions)
+    admin: AdminOptions = field(default_factory=AdminOptions)
     log: LogOptions = field(default_factory=LogOptions)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -135,6 +137,7 @@ SECTIONS: dict[str, type[Any]] = {
     "relay": RelayOptions,
     "wire": WireOptions,
     "http": HttpOptions,
+    "admin": AdminOptions,
     "log": LogOptions,
 }
 
@@ -320,6 +323,7 @@ def _cross_problems(config: Config, broken: set[str]) -> list[str]:
     found += combination_problems(config, broken)
     chosen = config.broker.section
     found += missing_files({"database": config.database, chosen: getattr(config, chosen)})
+    found += missing_files({"admin": config.admin} if config.admin.enabled else {})
     return found + _name_problems(config.database)
 
 

@@ -63,7 +63,7 @@ def requirement(kind: Any) -> str:
     'a whole number'
     """
     if typing.get_origin(kind) is tuple:
-        return 'a list of text, such as ["program", "argument"]'
+        return 'a list of text, such as ["one", "two"]'
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(typing.get_args(kind))
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

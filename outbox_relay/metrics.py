@@ -62,6 +62,10 @@ class WeightedHistogram(Collector):
         self._counts[bisect.bisect_left(self._bounds, value)] += times
         self._sum += value * times
 
+    def counts(self) -> tuple[int, ...]:
+        """What was observed in each bucket, the last one above all bounds."""
+        return tuple(self._counts)
+
     def collect(self) -> Iterable[Metric]:
         """What has been observed, as Prometheus wants it: each bucket with those below it."""
         total = 0

@@ -20,6 +20,7 @@ from outbox_relay.relay.hints import Wakes
 from outbox_relay.relay.producer import EventProducer
 
 if TYPE_CHECKING:
+    from outbox_relay.admin.server import Dashboard
     from outbox_relay.http.server import HttpServer
     from outbox_relay.metrics import MetricsObserver
     from outbox_relay.operations.purging import Purger
@@ -73,6 +74,7 @@ class Relay:
     observer: MetricsObserver
     http: HttpServer | None
     wake: WakeListener | None
+    admin: Dashboard | None
 
 
 def build(config: Config) -> Relay:
@@ -85,13 +87,17 @@ def build(config: Config) -> Relay:
     observer = build_observer(config)
     wake = build_wake(config.relay, observer)
     producer = build_producer(config, observer, wake)
+    http = None
     try:
         http = build_http(config, producer, observer)
+        admin = build_dashboard(config, producer, observer)
     except ConfigError:
+        if http is not None:
+            http.release()
         if wake is not None:
             wake.close()
         raise
-    return Relay(producer=producer, observer=observer, http=http, wake=wake)
+    return Relay(producer=producer, observer=observer, http=http, wake=wake, admin=admin)
 
 
 def build_observer(config: Config) -> MetricsObserver:
@@ -206,3 +212,23 @@ def build_http(
 
     app = build_app(observer, stopping=lambda: producer.stopping)
     return HttpServer(app, listen(config.http))
+
+
+def build_dashboard(
+    config: Config, producer: EventProducer, observer: MetricsObserver
+) -> Dashboard | None:
+    """The dashboard beside *producer*; None where it is switched off."""
+    if not config.admin.enabled:
+        return None
+    from outbox_relay.admin.server import Dashboard  # noqa: PLC0415
+    from outbox_relay.doctor import examine  # noqa: PLC0415
+
+    return Dashboard(
+        config.admin,
+        database=config.database,
+        letters=build_dead_letters(config.database),
+        observer=observer,
+        owner=producer.owner,
+        examine=lambda: examine(config),
+        retention_seconds=config.relay.retention_seconds,
+    )

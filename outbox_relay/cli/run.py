@@ -68,6 +68,10 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
         relay.http.start()
         host, port = relay.http.address
         logger.info("http_listening", host=host, port=port)
+    if relay.admin is not None:
+        relay.admin.start()
+        host, port = relay.admin.address
+        logger.info("admin_listening", host=host, port=port)
     if relay.wake is not None:
         listening, published = relay.wake.addresses, relay.wake.address
         logger.info("wake_listening", addresses=listening, published=published)
@@ -87,6 +91,8 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     systemd.tell("STOPPING=1")
     for task in beside:
         task.cancel()
+    if relay.admin is not None:
+        await relay.admin.close()
     if relay.http is not None:
         await relay.http.close()
     leave(code)

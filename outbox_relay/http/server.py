@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from outbox_relay.config import HttpOptions
 from outbox_relay.errors import ConfigError
 
 CLOSE_SECONDS: Final = 0.2
@@ -21,8 +20,18 @@ TICK_SECONDS: Final = 1.0
 """How often the header ``date`` is set anew."""
 
 
-def listen(options: HttpOptions) -> socket.socket:
-    """A socket that listens as *options* say. Raises ConfigError if the address is taken."""
+class Address(Protocol):
+    """A section of the settings that says where to listen."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+def listen(options: Address, *, section: str = "http") -> socket.socket:
+    """A socket that listens as *options*, of *section*, say. Raises ConfigError if the address is taken."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -30,7 +39,7 @@ def listen(options: HttpOptions) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigError(
-            [f"http.host = {options.host!r} cannot be used ({error.strerror})"]
+            [f"{section}.host = {options.host!r} cannot be used ({error.strerror})"]
         ) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -40,8 +49,8 @@ def listen(options: HttpOptions) -> socket.socket:
         listener.close()
         raise ConfigError(
             [
-                f"http.port = {options.port} on {options.host} cannot be listened on "
-                f"({error.strerror}): choose another http.port, or 0 for any free one"
+                f"{section}.port = {options.port} on {options.host} cannot be listened on "
+                f"({error.strerror}): choose another {section}.port, or 0 for any free one"
             ]
         ) from error
     listener.setblocking(False)
@@ -97,6 +106,10 @@ class HttpServer:
     def start(self) -> None:
         """Begin to serve."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+
+    def release(self) -> None:
+        """Give the address back; it was never served."""
+        self._listener.close()
 
     async def close(self) -> None:
         """Stop serving, soon, whatever clients do."""

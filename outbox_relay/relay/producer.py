@@ -119,6 +119,11 @@ class EventProducer:
         return self._holding.lease.lanes if self._holding is not None else frozenset()
 
     @property
+    def owner(self) -> str:
+        """Its name, as the lease rows have it."""
+        return self._owner
+
+    @property
     def stopping(self) -> bool:
         """Whether `stop` was called."""
         return self._stop.is_set()

@@ -42,6 +42,8 @@ JAVA_PACKAGES = {"default-jdk-headless": ("java",)}
 MAVEN_PACKAGES = {"maven": ("mvn",)}
 MODEL_PACKAGES = {"spin": ("spin",), "gcc": ("gcc",), "libc6-dev": ("gencat",)}
 
+BROWSER_PACKAGES = {"chromium": ("chromium",)}
+
 # What MySQL's programs link to. The user mysql comes with MariaDB's package.
 MYSQL_PACKAGES = ("libaio1", "libnuma1")
 MYSQL_ARCHIVE = "mysql-Linux-amd64.tar.gz"
@@ -125,6 +127,11 @@ def install_brokers() -> None:
 def install_model() -> None:
     """What searches the model of the lease protocol."""
     install_missing(MODEL_PACKAGES)
+
+
+def install_chromium() -> None:
+    """A browser for the tests of the dashboard."""
+    install_missing(BROWSER_PACKAGES)
 
 
 def install_kafka(libraries: Path = LIBRARIES) -> None:
@@ -238,6 +245,7 @@ def main() -> int:
         install_toxiproxy,
         install_faketime,
         install_model,
+        install_chromium,
         install_python_cqrs,
     ):
         try:

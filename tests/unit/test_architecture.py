@@ -35,6 +35,7 @@ EDGE = {
     *CONFIG,
     "adoption",
     "adoption_move",
+    "admin",
     "autogenerate",
     "logs",
     "metrics",
@@ -44,6 +45,7 @@ EDGE = {
     "liveness",
     "systemd",
     "operations",
+    "shown",
     "wake_listener",
 }
 TOP = {"cli", "demo", "__main__"}

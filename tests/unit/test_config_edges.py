@@ -41,7 +41,7 @@ def test_a_list_in_the_environment_is_json(text: str) -> None:
 
     assert loaded.database.password_command == ("cat", "/run/secrets/db")
     [problem] = refused.value.problems
-    assert 'must be a list of text, such as ["program", "argument"]' in problem
+    assert 'must be a list of text, such as ["one", "two"]' in problem
     assert text not in problem
 
 

@@ -1,0 +1,1 @@
+"""The dashboard: the listener ``[admin]``. Server-rendered pages over `operations`; off by default."""

@@ -1,0 +1,78 @@
+"""Keys, payloads and other text of writers, as people read them: at a terminal and on a page."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+from outbox_relay.compression import inflate
+from outbox_relay.schema import MAX_PAYLOAD_BYTES, Codec
+
+
+def key_text(key: bytes | None) -> str:
+    """
+    The key as text, or its bytes as 0x... if it is none.
+
+    >>> key_text(bytes([0, 255]))
+    '0x00ff'
+    """
+    if key is None:
+        return ""
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        text = ""
+    plain = text.isprintable() and text and not text.startswith("0x")
+    return text if plain else f"0x{key.hex()}"
+
+
+def harmless(text: str) -> str:
+    """
+    *text* for a terminal: what a writer put in must not move the cursor or change the screen.
+
+    >>> harmless("a" + chr(27) + "[2J")
+    'a\\\\x1b[2J'
+    """
+    return "".join(
+        [c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text]
+    )
+
+
+def payload(stored: bytes, codec: int) -> dict[str, str | None]:
+    """What would be published; what is stored, and why, if that cannot be made of it."""
+    if codec == Codec.TOMBSTONE:
+        return {"payload": None}
+    if codec == Codec.ZLIB:
+        try:
+            stored = inflate(stored, max_bytes=MAX_PAYLOAD_BYTES)
+        except ValueError as error:
+            return _as_stored(stored, str(error))
+    elif codec != Codec.RAW:
+        return _as_stored(stored, f"codec {codec} is not one that this version reads")
+    try:
+        return {"payload": stored.decode()}
+    except UnicodeDecodeError:
+        return {"payload_base64": base64.b64encode(stored).decode()}
+
+
+def _as_stored(stored: bytes, problem: str) -> dict[str, str | None]:
+    return {"stored_base64": base64.b64encode(stored).decode(), "payload_problem": problem}
+
+
+def for_reading(name: str, value: object, content_type: str) -> str:
+    """The field as a person reads it: JSON over several lines."""
+    if value is None:
+        return ""
+    if name == "payload" and _is_json(content_type):
+        try:
+            value = json.dumps(json.loads(str(value)), indent=2, ensure_ascii=False)
+        except (ValueError, RecursionError):
+            pass  # it says so and is none: shown as it is
+        else:
+            value = f"\n{value}"
+    return harmless(str(value))
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind.endswith(("/json", "+json"))
