@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import AMQPError
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
 from outbox_relay.brokers.amqp_errors import detail_of
 from outbox_relay.brokers.options import AmqpOptions
@@ -132,6 +132,21 @@ class AmqpClient:
             task.cancel()
         if waiting := [*filter(None, [self._starting]), *self._later]:
             await asyncio.wait(waiting, timeout=timeout_seconds)
+
+
+@contextlib.contextmanager
+def cancelled_by_itself() -> Iterator[None]:
+    """
+    Raise ChannelInvalidStateError for what aiormq cancels where a connection is given up, here or by its
+    heartbeat. As a CancelledError it would end the task that publishes, without a word.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ChannelInvalidStateError("the channel closed") from None
 
 
 def lives(connection: AbstractConnection) -> bool:
