@@ -49,7 +49,7 @@ class AmqpClient:
         """
         The connection. All who need one wait for the same log-in.
 
-        Raises BrokerUnavailable.
+        Raises BrokerUnavailable, or ChannelInvalidStateError where that was ended.
         """
         if self._connection is not None:
             if lives(self._connection):
@@ -58,7 +58,8 @@ class AmqpClient:
         if self._starting is None:
             self._starting = asyncio.create_task(self._connect())
             self._starting.add_done_callback(self._start_ended)
-        return await asyncio.shield(self._starting)
+        with cancelled_by_itself():
+            return await asyncio.shield(self._starting)
 
     async def _connect(self) -> AbstractConnection:
         try:
