@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
+from contextlib import suppress
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -38,6 +39,27 @@ async def test_cancelled_it_ends_its_handler_where_it_is(kafka: Kafka, topic_nam
     await asyncio.wait({task}, timeout=20)
 
     assert task.cancelled()
+    assert await committed(kafka, topic_name) is None
+
+
+async def test_a_handler_that_swallows_its_cancellation_moves_no_offset(
+    kafka: Kafka, topic_name: str
+) -> None:
+    """
+    Its time was over: the partition may be another's by now. The record is delivered again.
+    """
+    kafka.create_topic(topic_name)
+    await produce(kafka, topic_name, 0)
+    began = asyncio.Event()
+
+    async def deaf(record: ConsumedRecord) -> None:
+        began.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async with running(member_of(kafka, topic_name), deaf, stop_seconds=0.1):
+        await began.wait()
+
     assert await committed(kafka, topic_name) is None
 
 
