@@ -163,6 +163,23 @@ RULES: Final = (
         "does not go with {other}: a payload that is not inflated fits into no document",
     ),
     Rule(
+        ("wire.headers", "redis.format", "broker.kind"),
+        lambda c: (
+            c.broker.kind == "redis_pubsub"
+            and c.wire.headers == "none"
+            and c.redis.format == "cloudevents"
+        ),
+        "does not go with {other}: a CloudEvent is made of the headers",
+    ),
+    Rule(
+        ("wire.headers", "amqp.routing_key", "broker.kind"),
+        lambda c: (
+            c.broker.kind == "amqp" and c.wire.headers == "none" and "{event}" in c.amqp.routing_key
+        ),
+        "does not go with {other}: the event's name is one of the headers, so no event could be "
+        "routed, and each would become a dead letter",
+    ),
+    Rule(
         ("database.layout", "database.url"),
         lambda c: c.database.layout == "python-cqrs" and c.database.url.startswith("sqlite"),
         "is for MySQL, MariaDB and PostgreSQL: python-cqrs cannot write to SQLite",

@@ -13,7 +13,6 @@ those of the next batch. A connection whose server answers nothing is given up t
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Sequence
 
 try:
@@ -24,9 +23,14 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
         "publishing to AMQP needs the package aio-pika: pip install 'outbox-relay[amqp]'"
     ) from error
 
-from outbox_relay.brokers.amqp_client import CONNECTION_ERRORS, AmqpClient, is_blocked
+from outbox_relay.brokers.amqp_client import (
+    CONNECTION_ERRORS,
+    AmqpClient,
+    cancelled_by_itself,
+    is_blocked,
+)
 from outbox_relay.brokers.amqp_errors import detail_of, known, outcome_of, unexpected, worst
-from outbox_relay.brokers.amqp_message import message_of
+from outbox_relay.brokers.amqp_message import NEVER_ERRORS, can_travel, message_of
 from outbox_relay.brokers.options import AmqpOptions
 from outbox_relay.brokers.stored import Stored, runs
 from outbox_relay.errors import BrokerUnavailable, TopicUnavailable
@@ -42,9 +46,6 @@ MOST_HEADER_BYTES = 120_000
 """Headers travel in one frame, which has 131,072 bytes unless the server was told otherwise."""
 
 MOST_CHANNELS = 1000
-NEVER_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, struct.error)
-"""What aio-pika raises where the record itself cannot be encoded. Nothing of it was sent."""
-
 Messages = dict[int, tuple[aio_pika.Message, str]]
 """For each record, by its identity: the message and its routing key."""
 
@@ -94,7 +95,8 @@ class AmqpBroker:
         try:
             async with asyncio.timeout(self._options.request_timeout_seconds):
                 connection = await self._client.connected()
-                await self._look(connection, topic, exchange)
+                with cancelled_by_itself():
+                    await self._look(connection, topic, exchange)
         except TimeoutError as error:
             self._client.give_up("no_metadata")
             raise BrokerUnavailable(f"{self._client.server} does not answer in time") from error
@@ -207,7 +209,10 @@ class AmqpBroker:
             for run in self._in_turn(line, records):
                 sent = [exchange.publish(*messages[id(r)], mandatory=True) for r in run]
                 answers = await asyncio.gather(*sent, return_exceptions=True)
-                outcomes = [self._outcome(topic, answer) for answer in answers]
+                outcomes = [
+                    self._outcome(topic, answer, messages[id(r)][0])
+                    for r, answer in zip(run, answers, strict=True)
+                ]
                 stored.add(r for r, o in zip(run, outcomes, strict=True) if isinstance(o, Acked))
                 outcome = worst(outcomes)
                 line.is_proven |= isinstance(outcome, Acked)
@@ -235,13 +240,15 @@ class AmqpBroker:
             return runs(records)
         return [[records[0]], *runs(records[1:])]
 
-    def _outcome(self, topic: str, answer: object) -> Outcome:
+    def _outcome(
+        self, topic: str, answer: object, message: aio_pika.Message | None = None
+    ) -> Outcome:
         if not isinstance(answer, BaseException):
             return Acked()
         if isinstance(answer, asyncio.CancelledError):
             # aiormq cancels what waits on a channel that closes.
             return Unknown(fault=Fault.PARTITION, detail="the channel closed")
-        if isinstance(answer, NEVER_ERRORS):
+        if isinstance(answer, NEVER_ERRORS) and message is not None and not can_travel(message):
             return Rejected(reason=RejectReason.UNREADABLE, detail=type(answer).__name__)
         word = unexpected(answer)
         if word is not None:
@@ -263,7 +270,8 @@ class AmqpBroker:
             self._make_room()
             channel = connection.channel(publisher_confirms=True, on_return_raises=True)
             try:
-                await channel.initialize()
+                with cancelled_by_itself():
+                    await channel.initialize()
             except CONNECTION_ERRORS as error:
                 if isinstance(error, TimeoutError):
                     raise
@@ -304,7 +312,8 @@ class AmqpBroker:
                     return False
                 channel = connection.channel(publisher_confirms=False)
                 try:
-                    await channel.initialize()
+                    with cancelled_by_itself():
+                        await channel.initialize()
                 finally:
                     self._client.retire(channel)
         except BrokerUnavailable:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import AMQPError
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 
 from outbox_relay.brokers.amqp_errors import detail_of
 from outbox_relay.brokers.options import AmqpOptions
@@ -49,7 +49,7 @@ class AmqpClient:
         """
         The connection. All who need one wait for the same log-in.
 
-        Raises BrokerUnavailable.
+        Raises BrokerUnavailable, or ChannelInvalidStateError where that was ended.
         """
         if self._connection is not None:
             if lives(self._connection):
@@ -58,7 +58,8 @@ class AmqpClient:
         if self._starting is None:
             self._starting = asyncio.create_task(self._connect())
             self._starting.add_done_callback(self._start_ended)
-        return await asyncio.shield(self._starting)
+        with cancelled_by_itself():
+            return await asyncio.shield(self._starting)
 
     async def _connect(self) -> AbstractConnection:
         try:
@@ -132,6 +133,21 @@ class AmqpClient:
             task.cancel()
         if waiting := [*filter(None, [self._starting]), *self._later]:
             await asyncio.wait(waiting, timeout=timeout_seconds)
+
+
+@contextlib.contextmanager
+def cancelled_by_itself() -> Iterator[None]:
+    """
+    Raise ChannelInvalidStateError for what aiormq cancels where a connection is given up, here or by its
+    heartbeat. As a CancelledError it would end the task that publishes, without a word.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ChannelInvalidStateError("the channel closed") from None
 
 
 def lives(connection: AbstractConnection) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import aio_pika
+from pamqp import frame, header
 
 from outbox_relay.relay.ports import Record
+
+NEVER_ERRORS = (TypeError, ValueError, LookupError, ArithmeticError, struct.error)
+"""What aio-pika raises where a message cannot be put into frames."""
 
 MOST_NAME_BYTES = 128
 """Longest name of a header (AMQP 0-9-1, field table)."""
@@ -38,6 +43,18 @@ def message_of(record: Record) -> aio_pika.Message:
         type=headers.get("ce_type"),
         app_id="outbox-relay",
     )
+
+
+def can_travel(message: aio_pika.Message) -> bool:
+    """
+    Whether *message* can be put into frames. What the client raises says so only where it cannot: of an
+    answer that makes no sense it raises the same classes, at whoever waits on the channel.
+    """
+    try:
+        frame.marshal(header.ContentHeader(0, message.body_size, message.properties), 1)
+    except NEVER_ERRORS:
+        return False
+    return True
 
 
 def _text(key: bytes) -> str | bytearray:

@@ -29,14 +29,16 @@ def structured(record: Record) -> bytes:
             content_type = attributes["datacontenttype"] = text
             continue
         attributes.setdefault("".join(filter(_is_plain, name.removeprefix("ce_"))), text)
-    attributes.pop("", None)
+    for name in ("", "data"):  # a header called data would stand in for the payload
+        attributes.pop(name, None)
     if record.key is not None:
         attributes["partitionkey"] = record.key.decode(errors="backslashreplace")
     head = json.dumps(attributes, ensure_ascii=False, separators=(",", ":")).encode()
     name_of_data, data = data_of(record.value, content_type)
     if data is None:
         return head
-    return b'%b,"%b":%b}' % (head[:-1], name_of_data.encode(), data)
+    comma = b"," if attributes else b""
+    return b'%b%b"%b":%b}' % (head[:-1], comma, name_of_data.encode(), data)
 
 
 def data_of(value: bytes | None, content_type: str) -> tuple[str, bytes | None]:

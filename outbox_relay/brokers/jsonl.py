@@ -32,6 +32,8 @@ from outbox_relay.relay.watching import Silent
 STANDARD_OUTPUT = 1
 TAIL_BYTES = 65_536
 WRITABLE_SECONDS = 1.0
+MOST_ROTATIONS = 3
+"""While one batch is written. More of them say that the file system cannot tell files apart."""
 
 Result = TypeVar("Result")
 
@@ -148,15 +150,21 @@ class _Output:
 
     def write(self, lines: bytes) -> None:
         """All of *lines*, or none of them as far as that can be had. Raises OSError."""
-        descriptor = self._opened()
         if not self._is_file:
-            self._write_to_output(descriptor, lines)
+            self._write_to_output(self._opened(), lines)
             return
-        # Another relay may write to the same file: nobody cuts off what another is writing.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._write_to_file(descriptor, lines)
-        # After a failure the descriptor is closed, and the lock gone with it.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        for _ in range(MOST_ROTATIONS):
+            descriptor = self._opened()
+            # Another relay may write to the same file: nobody cuts off what another is writing.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._write_to_file(descriptor, lines)
+            # After a failure the descriptor is closed, and the lock gone with it.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            if self._is_still_there():
+                return
+            # Renamed or removed meanwhile: whoever did that may have read it to its end before these
+            # lines came. Twice is better than never.
+        raise OSError(errno.ESTALE, "the path leads to another file each time")
 
     def _write_to_file(self, descriptor: int, lines: bytes) -> None:
         start = None
@@ -182,8 +190,10 @@ class _Output:
         self._is_torn = False
 
     def may_write(self) -> bool:
-        """Whether the file can be opened and there is room. Raises OSError."""
+        """Whether the file can be opened and there is room, or somebody reads. Raises OSError."""
         descriptor = self._opened()
+        if not self._is_file and _has_no_reader(descriptor):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         if not self._needed_bytes:
             return True
         found = os.fstatvfs(descriptor)
@@ -195,8 +205,12 @@ class _Output:
         if self._descriptor is None:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o640)
-            if self._fsync:
-                _sync_folder(self._path)
+            try:
+                if self._fsync:
+                    _sync_folder(self._path)
+            except OSError:
+                self._let_go()  # else the next batch would be acked in a file that may have no name
+                raise
         return self._descriptor
 
     def _is_still_there(self) -> bool:
@@ -228,6 +242,13 @@ def _write_all(descriptor: int, content: bytes) -> None:
         except BlockingIOError:
             # Somebody who shares standard output with us made it so.
             select.select([], [descriptor], [], WRITABLE_SECONDS)
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    """Whether it is a pipe that nobody will ever read from again."""
+    asked = select.poll()
+    asked.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in asked.poll(0))
 
 
 def _cut_torn_line(descriptor: int) -> int:

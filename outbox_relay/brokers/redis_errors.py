@@ -48,8 +48,9 @@ def known(error: BaseException) -> Known | None:
 
 
 def detail_of(error: BaseException) -> str:
-    """What to tell of *error*."""
-    text = str(error)
+    """What to tell of *error*: nothing of a record."""
+    # Of a command that it does not know the server repeats the arguments, and so the payload.
+    text = str(error).partition(", with args beginning with")[0]
     word = word_of(error)
     if word in _ANSWERS:
         return text

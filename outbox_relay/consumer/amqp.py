@@ -21,20 +21,21 @@ from aio_pika.abc import (
     AbstractIncomingMessage,
     AbstractQueue,
 )
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from aio_pika.exceptions import AMQPError
 
 from outbox_relay.consumer.processor import log
 from outbox_relay.consumer.record import Delivery
 from outbox_relay.consumer.retries import Retries
 from outbox_relay.consumer.source import Process
-from outbox_relay.consumer.waiting import bounded, wait_until
+from outbox_relay.consumer.waiting import CANCEL_SECONDS, bounded, wait_until
 
 _CLOSE_SECONDS: Final = 5.0
-_CANCEL_SECONDS: Final = 1.0
+_OPEN_SECONDS: Final = 15.0
 _PUBLISH_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 15.0
 _RECONNECT: Final = Retries(initial_seconds=0.5, max_seconds=30.0)
-_ERRORS: Final = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
+_ERRORS: Final = (AMQPError, RuntimeError, EOFError, OSError, TimeoutError)
+"""What aio-pika raises on a connection that is gone: RuntimeError where it was closed before."""
 
 
 class AmqpSource:
@@ -46,7 +47,7 @@ class AmqpSource:
       is held, and so is every message if neither is given. "" with a key is the queue of that name
     * prefetch: how many messages the broker sends ahead. They wait unacked: keep it so low that none
       waits longer than the broker's consumer_timeout (30 minutes)
-    * client: for `aio_pika.connect`: ssl_context, timeout, …
+    * client: for `aio_pika.connect`: ssl_context, heartbeat, timeout (15 s by default), …
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class AmqpSource:
                 delivery.value or b"",
                 # Headers that came as properties go back where they were.
                 headers={
-                    name: value.decode(errors="backslashreplace")
+                    name: _value(value)
                     for name, value in headers
                     if name not in ("content-type", "content-encoding")
                 },
@@ -124,15 +125,16 @@ class AmqpSource:
             )
 
     async def open(self) -> tuple[AbstractConnection, AbstractChannel, AbstractQueue]:
-        """A connection, a channel of it and the queue. Raises what aio-pika does."""
-        connection = await aio_pika.connect(self._url, **self._client)
-        try:
-            channel = await connection.channel(on_return_raises=True)
-            await channel.set_qos(prefetch_count=self.prefetch)
-            queue = await channel.get_queue(self.queue)
-        except BaseException:
-            await bounded(connection.close(), _CLOSE_SECONDS)
-            raise
+        """A connection, a channel of it and the queue. Raises what aio-pika does, or TimeoutError."""
+        async with asyncio.timeout(self._client.get("timeout") or _OPEN_SECONDS):
+            connection = await aio_pika.connect(self._url, **self._client)
+            try:
+                channel = await connection.channel(on_return_raises=True)
+                await channel.set_qos(prefetch_count=self.prefetch)
+                queue = await channel.get_queue(self.queue)
+            except BaseException:
+                await bounded(connection.close(), _CLOSE_SECONDS)
+                raise
         self._channel, self._exchange = channel, None
         return connection, channel, queue
 
@@ -159,43 +161,62 @@ class _Session:
         self._ending = asyncio.Event()
         self._waiting: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         self._is_handling = False
+        self._worker: asyncio.Future[None] | None = None
+        self._connection: AbstractConnection | None = None
+        self._dismissed = asyncio.Event()
         self.was_open = False
 
     async def run(self) -> None:
-        """Consume until stopped. Raises AMQPError or OSError when the connection is lost."""
-        opening = asyncio.ensure_future(self._source.open())
+        """Consume until stopped. Raises one of _ERRORS when the connection is lost."""
+        consuming = asyncio.ensure_future(self._consume())
         stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
-        worker: asyncio.Future[Any] | None = None
         try:
-            await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if not opening.done():
-                return
-            _, channel, queue = opening.result()
-            self.was_open = True
-            worker = asyncio.ensure_future(self._work())
-            closed: asyncio.Future[Any] = asyncio.ensure_future(channel.closed())
-            await queue.consume(self._waiting.put)
-            while not (closed.done() or stopped.done() or worker.done()):
-                await asyncio.wait(
-                    {closed, stopped, worker},
-                    timeout=_LOOK_SECONDS,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                # Of a queue that was deleted nothing is heard any more: this raises then.
-                if not (closed.done() or stopped.done() or worker.done()):
-                    await channel.get_queue(self._source.queue)
-            if worker.done():
-                worker.result()
-            if not stopped.done():
-                raise ConnectionError("the broker closed the channel")
+            # Apart from it, so that no answer of the broker's is waited for once `stopped` is set.
+            await asyncio.wait({consuming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if consuming.done():
+                _result(consuming)
+        except asyncio.CancelledError:
+            self._stop_seconds = 0.0
+            raise
         finally:
             stopped.cancel()
-            if worker is not None:
-                await self._end(worker)
+            if self._worker is not None:
+                await self._end(self._worker)
             self._source.closed()
-            if opening.done() and not opening.cancelled() and opening.exception() is None:
-                await bounded(opening.result()[0].close(), _CLOSE_SECONDS)
-            opening.cancel()
+            consuming.cancel()
+            await asyncio.wait({consuming}, timeout=CANCEL_SECONDS)
+            if self._connection is not None:
+                await bounded(self._connection.close(), _CLOSE_SECONDS)
+
+    async def _consume(self) -> None:
+        """Open, and consume until the worker, the channel or the consumer ends."""
+        self._connection, channel, queue = await self._source.open()
+        self.was_open = True
+        self._worker = worker = asyncio.ensure_future(self._work())
+        ends = {
+            worker,
+            asyncio.ensure_future(channel.closed()),
+            asyncio.ensure_future(self._dismissed.wait()),
+        }
+        underlay = await channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(self._dismiss)
+        try:
+            await queue.consume(self._waiting.put)
+            while not any(end.done() for end in ends):
+                await asyncio.wait(ends, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                # A server that does not say so when a queue is deleted says it now.
+                if not any(end.done() for end in ends):
+                    await channel.get_queue(self._source.queue)
+        finally:
+            for end in ends - {worker}:
+                end.cancel()
+        if worker.done():
+            _result(worker)
+        raise ConnectionError("the broker ended the consumer")
+
+    def _dismiss(self, _: object) -> None:
+        # The queue was deleted, or moved: it may be there again at once, and would hear nothing of it.
+        self._dismissed.set()
 
     async def _work(self) -> None:
         while not self._ending.is_set():
@@ -217,9 +238,23 @@ class _Session:
         if not worker.done():
             log.warning("handler_cancelled", topic=self._source.queue)
             worker.cancel()
-            await asyncio.wait({worker}, timeout=_CANCEL_SECONDS)
+            await asyncio.wait({worker}, timeout=CANCEL_SECONDS)
         if worker.done() and not worker.cancelled():
             worker.exception()  # told already, or of no interest any more
+
+
+def _result(done: asyncio.Future[None]) -> None:
+    """Raise what ended it. aiormq cancels what waits on a connection that it gives up."""
+    if done.cancelled():
+        raise ConnectionError("the connection is lost")
+    done.result()
+
+
+def _value(value: bytes) -> str | bytearray:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return bytearray(value)  # which travels as bytes, such as a key that is no text
 
 
 def _text(delivery: Delivery, name: str) -> str | None:

@@ -99,7 +99,8 @@ def _structured_if_it_is(plain: ConsumedRecord, members: dict[str, Any]) -> Cons
 def _structured(plain: ConsumedRecord, members: dict[str, Any] | None) -> ConsumedRecord:
     assert members is not None
     source = _string(plain, members, "source") or ""
-    content: bytes | None = None
+    # A payload that is null is not a tombstone, which has no data at all.
+    content = b"null" if members.get("data", ...) is None else None
     if isinstance(members.get("data_base64"), str):
         try:
             content = base64.b64decode(members["data_base64"], validate=True)

@@ -72,8 +72,8 @@ class Inbox:
       two names, else one of them would drop what the other has handled
     * table, schema: where the inbox is
     * reject_stale: an event that comes after a later one of its topic and key, by `outbox-seq`, is not
-      handled either: for handlers that store the latest state. Of what is replayed as new, the latest is
-      handled once more
+      handled either: for handlers that store the latest state. Events without a key have no order. Of
+      what is replayed as new, the latest is handled once more
 
     `duplicates` and `stale` count what this object has dropped since it was made.
     """
@@ -127,7 +127,8 @@ class Inbox:
         or an event; *event_id* is its identity where it says none.
 
         Raises UnidentifiedRecord if nobody says an identity, UnreadableRecord if the record cannot be
-        read, AutocommitHandle if the handle commits each statement by itself.
+        read, AutocommitHandle if the handle commits each statement by itself, TypeError for an event
+        where `reject_stale` asks for its record.
         """
         sync, asynchronous = resolve(handle, "inbox.first_time")
         seen = self._seen(record, event_id)
@@ -182,6 +183,10 @@ class Inbox:
         if isinstance(event_id, str):
             event_id = identity(event_id, "")
         if isinstance(record, Event):
+            if self.reject_stale:
+                raise TypeError(
+                    "inbox.first_time: reject_stale needs the record: an event has no outbox-seq"
+                )
             return event_id or record.event_id
         read = read_record(record)
         if event_id is not None and event_id != read.event_id:
@@ -200,8 +205,10 @@ class Inbox:
         if not self._statements.is_first(connection, values):
             self.duplicates += 1
             return False
-        if not self.reject_stale or isinstance(seen, uuid.UUID) or seen.sequence is None:
+        if not self.reject_stale or isinstance(seen, uuid.UUID):
             return True
+        if seen.sequence is None or seen.key is None:
+            return True  # without a key there is no order that it could have come too late for
         original = {"event_id": _original_id(seen)}
         if self._statements.is_latest(connection, {**values, **latest_values(seen), **original}):
             return True

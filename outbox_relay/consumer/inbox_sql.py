@@ -92,9 +92,8 @@ def latest_values(record: ConsumedRecord) -> dict[str, Any]:
 
     The scope is source, topic and key: an `outbox-seq` means something within one outbox only.
     """
-    key = b"-" if record.key is None else b"+" + record.key
     names = [name.encode(errors="surrogatepass") for name in (record.source, record.topic)]
-    scope = b"\0".join([*names, key])
+    scope = b"\0".join([*names, b"+" + (record.key or b"")])
     at: datetime = record.time or NOT_YET
     return {
         "scope": uuid.UUID(bytes=hashlib.sha256(scope).digest()[:16]),

@@ -11,24 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from outbox_relay.consumer.processor import log
 from outbox_relay.consumer.record import Delivery
 from outbox_relay.consumer.retries import Retries
 from outbox_relay.consumer.source import Process
-from outbox_relay.consumer.waiting import bounded, wait_until
+from outbox_relay.consumer.waiting import CANCEL_SECONDS, bounded, wait_until
 
 _NEVER_MILLISECONDS: Final = 2**31 - 1
 _FETCH_MILLISECONDS: Final = 1000
 _COMMIT_SECONDS: Final = 5.0
-_CLOSE_SECONDS: Final = 5.0
-_CANCEL_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 2.5
 _PUBLISH_SECONDS: Final = 30.0
 _MAX_REQUEST_BYTES: Final = 64 * 1024 * 1024
 _RECONNECT: Final = Retries(initial_seconds=0.5, max_seconds=30.0)
@@ -114,20 +113,21 @@ class KafkaSource:
     async def dead_letter(self, delivery: Delivery, headers: list[tuple[str, bytes]]) -> None:
         """Publish to the dead letter topic with acks=all. Raises KafkaError or TimeoutError."""
         assert self.dead_letter_topic is not None
-        try:
-            async with self._producing, asyncio.timeout(_PUBLISH_SECONDS):
-                if self._producer is None:
-                    self._producer = AIOKafkaProducer(
-                        **self._client, acks="all", max_request_size=_MAX_REQUEST_BYTES
+        async with self._producing:
+            try:
+                async with asyncio.timeout(_PUBLISH_SECONDS):
+                    if self._producer is None:
+                        self._producer = AIOKafkaProducer(
+                            **self._client, acks="all", max_request_size=_MAX_REQUEST_BYTES
+                        )
+                        await self._producer.start()
+                    await self._producer.send_and_wait(
+                        self.dead_letter_topic, delivery.value, delivery.key, headers=headers
                     )
-                    await self._producer.start()
-                await self._producer.send_and_wait(
-                    self.dead_letter_topic, delivery.value, delivery.key, headers=headers
-                )
-        except BaseException:
-            # After an unknown outcome a client may wait for ever: the next one is a new one.
-            await self._drop_producer()
-            raise
+            except BaseException:
+                # After an unknown outcome a client may wait for ever: the next one is a new one.
+                await self._drop_producer()
+                raise
 
     def new_client(self) -> AIOKafkaConsumer:
         """A client of the group, not started."""
@@ -160,23 +160,30 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]
         """Consume until stopped. Raises KafkaError if the client is of no use any more."""
         stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
         watching = asyncio.ensure_future(self._watch())
-        started: asyncio.Future[Any] = asyncio.ensure_future(self._start())
+        started = committing = asyncio.ensure_future(self._start())
         try:
             await asyncio.wait({stopped, started}, return_when=asyncio.FIRST_COMPLETED)
             if not started.done():
                 return
             started.result()
             while not (stopped.done() or self.failed.done()):
+                ends = {stopped, self.failed}
                 await asyncio.wait(
-                    {stopped, self.failed},
+                    ends,
                     timeout=self._source.commit_seconds,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                await self._commit()
+                committing = asyncio.ensure_future(self._commit())
+                await asyncio.wait({committing, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                if committing.done() and not committing.cancelled():
+                    committing.result()
             if self.failed.done():
                 self.failed.result()
+        except asyncio.CancelledError:
+            self._stop_seconds = 0.0
+            raise
         finally:
-            for task in (stopped, watching, started, self.failed):
+            for task in (stopped, watching, started, committing, self.failed):
                 task.cancel()
             await self._close()
 
@@ -264,6 +271,7 @@ class _Worker:
         self._session = session
         self._ending = asyncio.Event()
         self._is_handling = False
+        self._most: int | None = None
         self.done_offset: int | None = None
         self.committed_offset: int | None = None
         self._task = asyncio.ensure_future(self._run())
@@ -277,18 +285,39 @@ class _Worker:
         if not self._task.done():
             log.warning("handler_cancelled", topic=self._partition.topic)
             self._task.cancel()
-            await asyncio.wait({self._task}, timeout=_CANCEL_SECONDS)
+            await asyncio.wait({self._task}, timeout=CANCEL_SECONDS)
 
     async def _run(self) -> None:
         try:
             while not self._ending.is_set():
-                found = await self._client.getmany(self._partition, timeout_ms=_FETCH_MILLISECONDS)
-                for message in found.get(self._partition, ()):
+                for message in await self._fetch():
                     if not await self._handle(message):
                         return
         except Exception as error:  # noqa: BLE001 - the session decides what it means
             if not self._ending.is_set():
                 self._session.fail(error)
+
+    async def _fetch(self) -> Sequence[Any]:
+        """
+        The next records.
+
+        Where the client cannot read one (a header's name that is not UTF-8, a wrong checksum) those
+        before it come one by one; then the partition waits in front of it, and no other one does.
+        """
+        try:
+            found = await self._client.getmany(
+                self._partition, timeout_ms=_FETCH_MILLISECONDS, max_records=self._most
+            )
+        except (ValueError, CorruptRecordException) as error:
+            if self._most == 1:
+                place = f"{self._partition.topic}[{self._partition.partition}]"
+                log.warning("partition_held", place=place, error=type(error).__name__)
+                with self._process.holding():
+                    await wait_until(self._ending, _RECONNECT.max_seconds)
+            self._most = 1
+            return ()
+        records: Sequence[Any] = found.get(self._partition, ())
+        return records
 
     async def _handle(self, message: Any) -> bool:
         self._is_handling = True

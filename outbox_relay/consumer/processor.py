@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from outbox_relay.consumer.routes import Handler, Route, call
 from outbox_relay.consumer.source import DeadLetter, Outcome, Reason, Source
 from outbox_relay.consumer.waiting import wait_until
 from outbox_relay.errors import ConsumeError, UnreadableRecord
+from outbox_relay.schema import MAX_NAME_CHARS
 
 log: Final = structlog.stdlib.get_logger("outbox_relay.consumer")
 
@@ -119,7 +121,7 @@ class Processor:
         dead = DeadLetter(
             delivery=delivery,
             reason=reason,
-            error=f"{type(error).__name__}: {error}",
+            error=_text(error),
             attempts=attempts,
             at=datetime.now(UTC),
         )
@@ -139,15 +141,21 @@ class Processor:
             failures += 1
         return None
 
-    async def _hold(self, ending: asyncio.Event, failures: int) -> None:
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """See Process."""
         self.metrics.held.inc()
         try:
-            await wait_until(ending, self.retries.delay_seconds(failures, self.chance()))
+            yield
         finally:
             self.metrics.held.dec()
 
+    async def _hold(self, ending: asyncio.Event, failures: int) -> None:
+        with self.holding():
+            await wait_until(ending, self.retries.delay_seconds(failures, self.chance()))
+
     def _say_unknown(self, record: ConsumedRecord) -> None:
-        name = record.event_name or ""
+        name = (record.event_name or "")[:MAX_NAME_CHARS]
         if name not in self._unknown_names and len(self._unknown_names) < 100:
             self._unknown_names.add(name)
             log.info("unknown_event_skipped", topic=record.topic, event_name=name)
@@ -156,6 +164,13 @@ class Processor:
 def _say(event: str, delivery: Delivery, error: BaseException, **more: Any) -> None:
     # The type and the line, never the text: a database quotes parameters, pydantic the input.
     log.warning(event, place=delivery.place, error=type(error).__name__, at=_line(error), **more)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - a text that cannot be had must not keep the record from its place
+        return type(error).__name__
 
 
 def _line(error: BaseException) -> str:

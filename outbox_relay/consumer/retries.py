@@ -19,6 +19,34 @@ OUTAGES: Final[tuple[type[BaseException], ...]] = (
 )
 """Errors that say nothing about the record: a database or a service is away, or two met in a deadlock."""
 
+_STATES: Final = ("08", "28", "40", "53", "55P03", "57", "58", "25006")
+"""
+What PostgreSQL says then, by code or class of codes: no connection, a log-in, a deadlock or a conflict of
+snapshots, no room, a lock, a shutdown, a failing disk; 25006: a standby, which only reads.
+"""
+
+
+def is_outage(error: BaseException, outages: tuple[type[BaseException], ...] = OUTAGES) -> bool:
+    """
+    Whether *error* is one of *outages*, or a group of nothing else.
+
+    asyncpg has no OperationalError: what PostgreSQL would have other drivers raise as one counts as one
+    here, and so does every error after which SQLAlchemy gives the connection up.
+
+    >>> is_outage(ExceptionGroup("", [TimeoutError()])), is_outage(ValueError())
+    (True, False)
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_outage(each, outages) for each in error.exceptions)
+    if isinstance(error, outages):
+        return True
+    if not issubclass(sa.exc.OperationalError, outages):
+        return False
+    if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+        return True
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return isinstance(state, str) and state.startswith(_STATES)
+
 
 @dataclass(frozen=True, slots=True)
 class Again:
@@ -42,7 +70,7 @@ class Retries:
     How often a record is handed to its handler, and how long is waited in between.
 
     * attempts: after so many failures it is given up; errors in *outages* count none, however long
-      they last
+      they last, see `is_outage`
     * initial_seconds, max_seconds: the wait doubles from the one to the other, up to half of it by chance
     """
 
@@ -67,7 +95,7 @@ class Retries:
         >>> Retries(attempts=2).decide(ValueError(), attempts=1, failures=1, chance=0.0)
         GiveUp(attempts=2)
         """
-        if not isinstance(error, self.outages):
+        if not is_outage(error, self.outages):
             attempts += 1
         if attempts >= self.attempts:
             return GiveUp(attempts)

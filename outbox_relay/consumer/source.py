@@ -5,6 +5,7 @@ What an `EventConsumer` needs of a broker, and what it tells it.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -42,6 +43,9 @@ class Process(Protocol):
         None if *ending* was set before it came to an end: it is to be delivered again. Raises nothing
         but CancelledError.
         """
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Inside it a record counts as held that the client itself cannot hand out."""
 
 
 class Source(Protocol):

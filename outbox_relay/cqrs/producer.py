@@ -83,12 +83,17 @@ class EventProducer:
         from outbox_relay.store import open_store  # noqa: PLC0415 - loads the database's driver
 
         observer = _LoggingObserver()
+        # Of the broker's own options: a lease that is trusted for less than a batch may take would let
+        # two relays publish it.
+        deadline = getattr(self._message_broker, "publish_deadline_seconds", None)
+        limits = {} if deadline is None else {"publish_deadline_seconds": deadline}
         self._producer = relay.EventProducer(
             open_store(self._database, observer=observer),
             self._message_broker.relay_broker(),
             options=self._options,
             wire=self._wire,
             observer=observer,
+            **limits,
         )
         await self._producer.run(until_empty=until_empty)
 

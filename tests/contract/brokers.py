@@ -131,18 +131,20 @@ def _as_bytes(key: str | bytes | None) -> bytes | None:
     return key.encode() if isinstance(key, str) else key
 
 
+def _redis_options(service: Any) -> RedisOptions:
+    return RedisOptions(
+        url=service.url,
+        max_record_bytes=MAX_RECORD_BYTES,
+        publish_deadline_seconds=DEADLINE_SECONDS,
+        request_timeout_seconds=1.0,
+    )
+
+
 @contextlib.asynccontextmanager
 async def redis_streams(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     service = request.getfixturevalue("redis")
     topic = request.getfixturevalue("topic_name")
-    broker = RedisStreamsBroker(
-        RedisOptions(
-            url=service.url,
-            max_record_bytes=MAX_RECORD_BYTES,
-            publish_deadline_seconds=DEADLINE_SECONDS,
-            request_timeout_seconds=1.0,
-        )
-    )
+    broker = RedisStreamsBroker(_redis_options(service))
 
     async def fields(name: str) -> list[dict[bytes, bytes]]:
         return [e.fields for e in await asyncio.to_thread(service.entries, name)]
@@ -162,14 +164,7 @@ async def redis_pubsub(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     """With one subscriber, who hears the topic from the start."""
     service = request.getfixturevalue("redis")
     topic = request.getfixturevalue("topic_name")
-    broker = RedisPubSubBroker(
-        RedisOptions(
-            url=service.url,
-            max_record_bytes=MAX_RECORD_BYTES,
-            publish_deadline_seconds=DEADLINE_SECONDS,
-            request_timeout_seconds=1.0,
-        )
-    )
+    broker = RedisPubSubBroker(_redis_options(service))
     client = service.client()
     subscriber = client.pubsub(ignore_subscribe_messages=True)
     subscriber.subscribe(topic)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from outbox_relay import uuid7
+from outbox_relay import DomainEvent, uuid7
 from outbox_relay.consumer import ConsumedRecord, Delivery, Envelope, Inbox
 from outbox_relay.errors import AutocommitHandle
 from tests.contract.write_side import HANDLES, begin_for_real, settled
@@ -267,9 +267,27 @@ def test_an_older_event_of_a_key_is_rejected(billing: Billing) -> None:
         return billing.transaction(record(sequence=sequence, at=at, **where))
 
     assert [comes(5), comes(7), comes(6), comes(8)] == [True, True, False, True]
-    assert [comes(1, key=b"other"), comes(1, key=None), comes(1, topic="t")] == [True] * 3
+    assert [comes(1, key=b"other"), comes(1, topic="t")] == [True] * 2
     assert comes(1, source="/another")
     assert billing.inbox.stale == 1
+
+
+def test_events_without_a_key_have_no_order_to_be_late_in(billing: Billing) -> None:
+    """
+    They are spread over the partitions, so a lower number may come later: to reject it would lose it.
+    """
+    seen = [billing.transaction(record(sequence=n, at=NOON, key=None)) for n in (9, 3, 5)]
+
+    assert seen == [True] * 3
+    assert billing.inbox.stale == 0
+
+
+def test_where_late_events_are_rejected_the_event_alone_is_refused(billing: Billing) -> None:
+    """
+    It has no number: handled in silence, an older one would replace a newer one.
+    """
+    with Session(billing.engine) as session, pytest.raises(TypeError, match="needs the record"):
+        billing.inbox.first_time(session, DomainEvent())
 
 
 def test_a_rejected_event_leaves_no_trace_when_it_is_rolled_back(billing: Billing) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import aio_pika
 import pytest
@@ -19,6 +20,7 @@ from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectR
 from outbox_relay.relay.ports import Record
 from outbox_relay.testing import Watcher
 from outbox_relay.testing import record as make_record
+from tests.contract.brokers import freeze
 from tests.services.rabbitmq import RabbitMQ
 
 
@@ -278,3 +280,49 @@ async def test_a_server_without_memory_is_not_taken_for_one_that_answers(
         while not await broker.probe():
             await asyncio.sleep(0.05)
     assert await broker.publish(topic_name, 0, [record(b"after", seq=3)]) == Acked()
+
+
+async def test_a_connection_that_is_given_up_ends_nobody_who_uses_it(
+    rabbitmq: RabbitMQ, make_broker: Callable[..., AmqpBroker], topic_name: str
+) -> None:
+    """
+    I2, I3, I4. A question without an answer closes the connection, and aiormq cancels what waits on it:
+    the batches of other topics are unknown, on a channel that is being opened as on one that waits for
+    its confirms. A CancelledError would end their tracks, with rows neither published nor dropped.
+    """
+    proven, new = f"{topic_name}-proven", f"{topic_name}-new"
+    for queue in (proven, new):
+        await asyncio.to_thread(rabbitmq.declare_queue, queue)
+    broker = make_broker(publish_deadline_seconds=20.0, request_timeout_seconds=1.0)
+    assert await broker.publish(proven, 0, [record(b"x")]) == Acked()
+    await freeze(rabbitmq)
+
+    under_way = [broker.publish(topic, 0, [record(b"y", seq=2)]) for topic in (proven, new)]
+    asking = broker.partitions(f"{topic_name}-other")
+    *outcomes, answer = await asyncio.gather(*under_way, asking, return_exceptions=True)
+    rabbitmq.thaw()
+
+    assert [type(outcome) for outcome in outcomes] == [Unknown, Unknown]
+    assert isinstance(answer, BrokerUnavailable)
+
+
+async def test_an_answer_that_makes_no_sense_rejects_nothing(
+    rabbitmq: RabbitMQ,
+    make_broker: Callable[..., AmqpBroker],
+    topic_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    I2, I7. aiormq raises a ValueError at all who wait on a channel whose frames are garbled, as it does
+    where a message cannot be put into frames. Only the latter is the record's fault.
+    """
+    await asyncio.to_thread(rabbitmq.declare_queue, topic_name)
+    broker = make_broker()
+    never = record(b"x")._replace(timestamp_ms=2**70)
+
+    assert isinstance(await broker.publish(topic_name, 0, [never]), Rejected)
+    with monkeypatch.context() as patched:
+        garbled = AsyncMock(side_effect=ValueError("Unexpected frame"))
+        patched.setattr(aio_pika.Exchange, "publish", garbled)
+        assert isinstance(await broker.publish(topic_name, 0, [record(b"x")]), Unknown)
+    assert await broker.publish(topic_name, 0, [record(b"x")]) == Acked()

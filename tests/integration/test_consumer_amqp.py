@@ -5,20 +5,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
+import aiormq
 import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from structlog.testing import capture_logs
 
-from outbox_relay.consumer import AmqpSource, ConsumedRecord, EventConsumer, Inbox, Retries
+from outbox_relay.consumer import AmqpSource, ConsumedRecord, EventConsumer, Inbox, amqp
+from tests.contract.brokers import freeze
+from tests.integration.consuming import Program, running, until
 from tests.services.database import Database
-from tests.services.rabbitmq import RabbitMQ
-
-FAST = Retries(attempts=2, initial_seconds=0.01, max_seconds=0.05)
+from tests.services.rabbitmq import Message, RabbitMQ
 
 
 @pytest.fixture
@@ -55,26 +56,6 @@ def source(rabbitmq: RabbitMQ, queue: str, **changed: Any) -> AmqpSource:
         **changed,
     }
     return AmqpSource(queue, url=rabbitmq.url, **given)
-
-
-@asynccontextmanager
-async def running(
-    source_: AmqpSource, handle: Callable[[ConsumedRecord], Awaitable[None]], **options: Any
-) -> AsyncIterator[EventConsumer]:
-    """A consumer that runs until the block ends."""
-    consumer = EventConsumer(source_, handle, retries=FAST, **options)
-    task = asyncio.create_task(consumer.run(handle_signals=False))
-    try:
-        yield consumer
-    finally:
-        consumer.stop()
-        await asyncio.wait_for(task, 30)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for it; the test's own timeout ends a wait for ever."""
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 async def waiting(rabbitmq: RabbitMQ, queue: str) -> list[bytes]:
@@ -133,6 +114,7 @@ async def test_stopping_finishes_what_is_in_work(rabbitmq: RabbitMQ, queue: str)
     async with running(source(rabbitmq, queue), slow) as consumer:
         await began.wait()
         consumer.stop()
+        await asyncio.sleep(0.1)  # it is not cut off meanwhile
         gate.set()
 
     assert handled == [0]
@@ -228,3 +210,135 @@ async def test_a_queue_that_does_not_exist_is_waited_for(
         rabbitmq.declare_queue(topic_name)
         await publish(rabbitmq, topic_name, 3)
         await until(lambda: handled == [3])
+
+
+async def test_a_program_ends_in_time_while_the_server_answers_nothing(
+    rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    I9. Also where the consumer waits for an answer of its own, here about the queue; and nothing of the
+    client stays behind that would keep the event loop from closing.
+    """
+    monkeypatch.setattr(amqp, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(amqp, "_CLOSE_SECONDS", 0.2)
+    await publish(rabbitmq, queue, 0)
+    handled = threading.Event()
+
+    async def handle(record: ConsumedRecord) -> None:
+        handled.set()
+
+    consumer = EventConsumer(source(rabbitmq, queue), handle, stop_seconds=0.2)
+    program = Program(consumer)
+    await asyncio.to_thread(handled.wait)
+    await freeze(rabbitmq)
+    await asyncio.sleep(0.2)  # a question is under way
+    ended = await program.ends(within_seconds=10)
+    rabbitmq.thaw()
+
+    assert ended
+
+
+async def test_a_queue_that_is_made_anew_is_consumed_from(rabbitmq: RabbitMQ, queue: str) -> None:
+    """
+    The broker ends the consumer of a queue that is deleted; that it is there again hides nothing.
+    """
+    handled: list[int] = []
+
+    async def handle(record: ConsumedRecord) -> None:
+        handled.append(record.payload["number"])
+
+    async with running(source(rabbitmq, queue), handle):
+        await publish(rabbitmq, queue, 0)
+        await until(lambda: handled == [0])
+        await asyncio.to_thread(rabbitmq.delete_queue, queue)
+        await asyncio.to_thread(rabbitmq.declare_queue, queue)
+        await publish(rabbitmq, queue, 1)
+        async with asyncio.timeout(12):  # without asking for it, which happens every 15 s
+            await until(lambda: handled == [0, 1])
+
+
+async def test_a_connection_that_its_heartbeat_gives_up_is_replaced(
+    rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    aiormq then cancels what waits on it: that ends the connection's life, and not the consumer's.
+    """
+    monkeypatch.setattr(amqp, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(aiormq.connection.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.5)
+    handled: list[int] = []
+
+    async def handle(record: ConsumedRecord) -> None:
+        handled.append(record.payload["number"])
+
+    beating = source(rabbitmq, queue, client={"heartbeat": 1, "timeout": 2.0})
+    with capture_logs() as logs:
+        async with running(beating, handle):
+            await publish(rabbitmq, queue, 0)
+            await until(lambda: handled == [0])
+            await freeze(rabbitmq)
+            await until(lambda: any(entry["event"] == "amqp_unavailable" for entry in logs))
+            rabbitmq.thaw()
+            await publish(rabbitmq, queue, 1)
+            await until(lambda: 1 in handled)
+
+
+async def test_a_server_that_lets_in_and_says_nothing_is_left_in_time(
+    rabbitmq: RabbitMQ, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The way in has a limit of its own: before the log-in there is no heartbeat.
+    """
+    monkeypatch.setattr(amqp, "_OPEN_SECONDS", 0.3)
+    silent = source(rabbitmq, queue)
+
+    async def handle(record: ConsumedRecord) -> None:
+        raise AssertionError
+
+    await freeze(rabbitmq)
+    with capture_logs() as logs:
+        async with running(silent, handle):
+            await until(lambda: any(entry["event"] == "amqp_unavailable" for entry in logs))
+    rabbitmq.thaw()
+
+
+async def test_cancelled_it_ends_its_handler_where_it_is(rabbitmq: RabbitMQ, queue: str) -> None:
+    """
+    At once, whatever stop_seconds says; what it did not ack is the broker's.
+    """
+    await publish(rabbitmq, queue, 0)
+    began = asyncio.Event()
+
+    async def stuck(record: ConsumedRecord) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    consumer = EventConsumer(source(rabbitmq, queue), stuck, stop_seconds=3600)
+    task = asyncio.create_task(consumer.run(handle_signals=False))
+    await began.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=20)
+
+    assert task.cancelled()
+    assert await waiting(rabbitmq, queue) == [b'{"number": 0}']
+
+
+async def test_a_dead_letter_keeps_what_is_no_text(rabbitmq: RabbitMQ, queue: str) -> None:
+    """
+    A key of bytes is the same key there: text with backslashes would be another one.
+    """
+    await asyncio.to_thread(rabbitmq.declare_queue, queue)
+    async with await aio_pika.connect(rabbitmq.url) as connection:
+        channel = await connection.channel()
+        headers: Any = {"ce_id": "1", "outbox-key": bytearray(b"\xff\x00")}
+        message = aio_pika.Message(b"{}", headers=headers)
+        await channel.default_exchange.publish(message, queue)
+
+    async def handle(record: ConsumedRecord) -> None:
+        raise ValueError(record.key)
+
+    dead: list[Message] = []
+    async with running(source(rabbitmq, queue), handle):
+        while not dead:
+            dead = await asyncio.to_thread(rabbitmq.messages, f"{queue}-dead")
+
+    assert bytes(dead[0].headers["outbox-key"]) == b"\xff\x00"

@@ -5,22 +5,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import sqlalchemy as sa
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from outbox_relay.consumer import ConsumedRecord, EventConsumer, KafkaSource, Retries
+from outbox_relay.consumer import ConsumedRecord, KafkaSource
+from tests.integration.consuming import committed, member_of, produce, running, until
 from tests.integration.consuming_service import (
     EFFECTS,
     METADATA,
@@ -34,59 +32,6 @@ from tests.services.kafka import Kafka
 KILLS = int(os.environ.get("CONSUMER_KILLS", "3"))
 EVENTS = 60 * KILLS
 SEED = random.SystemRandom().randrange(2**32)
-FAST = Retries(attempts=2, initial_seconds=0.01, max_seconds=0.05)
-
-
-async def produce(kafka: Kafka, topic: str, *numbers: int, partition: int | None = None) -> None:
-    """Events with the given numbers; the same number is the same event."""
-    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, linger_ms=5) as producer:
-        sent = [
-            await producer.send(
-                topic,
-                json.dumps({"number": number}).encode(),
-                b"key-%d" % (number % 7),
-                partition=partition,
-                headers=[
-                    ("ce_specversion", b"1.0"),
-                    ("ce_id", str(uuid.UUID(int=number)).encode()),
-                    ("ce_type", b"counted"),
-                ],
-            )
-            for number in numbers
-        ]
-        await asyncio.gather(*sent)
-
-
-async def committed(kafka: Kafka, topic: str, partition: int = 0) -> int | None:
-    """The offset that the group has committed."""
-    client = AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers, group_id=f"{topic}-billing"
-    )
-    await client.start()
-    try:
-        return await client.committed(TopicPartition(topic, partition))
-    finally:
-        await client.stop()
-
-
-@asynccontextmanager
-async def running(
-    source_: KafkaSource, handle: Callable[[ConsumedRecord], Awaitable[None]], **options: Any
-) -> AsyncIterator[EventConsumer]:
-    """A consumer that runs until the block ends."""
-    consumer = EventConsumer(source_, handle, retries=FAST, **options)
-    task = asyncio.create_task(consumer.run(handle_signals=False))
-    try:
-        yield consumer
-    finally:
-        consumer.stop()
-        await asyncio.wait_for(task, 30)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for it; the test's own timeout ends a wait for ever."""
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 class Service:
@@ -209,13 +154,7 @@ async def test_partitions_change_hands_without_a_duplicate(kafka: Kafka, topic_n
         handled.append(record.payload["number"])
 
     def member() -> KafkaSource:
-        return KafkaSource(
-            topic_name,
-            bootstrap_servers=kafka.bootstrap_servers,
-            group=f"{topic_name}-billing",
-            fetch={"heartbeat_interval_ms": 100},
-            commit_seconds=3600,
-        )
+        return member_of(kafka, topic_name, commit_seconds=3600)
 
     async with running(member(), slow, concurrency=2):
         await at_work.wait()
@@ -251,13 +190,7 @@ async def test_a_handler_that_is_too_slow_for_a_rebalance_is_cancelled(
         handled.append(record.payload["number"])
 
     def member() -> KafkaSource:
-        return KafkaSource(
-            topic_name,
-            bootstrap_servers=kafka.bootstrap_servers,
-            group=f"{topic_name}-billing",
-            fetch={"heartbeat_interval_ms": 100},
-            rebalance_seconds=0.2,
-        )
+        return member_of(kafka, topic_name, rebalance_seconds=0.2)
 
     async with running(member(), stuck, stop_seconds=0.2):
         await began.wait()

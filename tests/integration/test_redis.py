@@ -18,6 +18,7 @@ from outbox_relay.brokers.redis_streams import RedisStreamsBroker
 from outbox_relay.errors import TopicUnavailable
 from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Unknown
 from outbox_relay.testing import Watcher, record
+from tests.contract.brokers import freeze
 from tests.services.redis import Redis
 
 BROKERS = {"streams": RedisStreamsBroker, "pubsub": RedisPubSubBroker}
@@ -252,6 +253,25 @@ async def test_a_lost_connection_is_no_ack_of_the_replicas(
     assert len(own.entries("t")) >= 1
 
 
+async def test_a_late_answer_acks_no_other_batch(
+    own: Redis, make_broker: Callable[..., Any]
+) -> None:
+    """
+    I3. What a cancelled call left on the wire looks like the answer to the next one, which is refused.
+    """
+    broker = make_broker(own)
+    assert await broker.publish("t", 0, [record(b"k", b"0")]) == Acked()
+    await freeze(own)
+    doomed = asyncio.create_task(broker.publish("t", 0, [record(b"k", b"1")]))
+    await asyncio.sleep(0.1)  # it is sent, and its answer comes after the thaw
+    doomed.cancel()
+    await asyncio.gather(doomed, return_exceptions=True)
+    own.thaw()
+    await asyncio.to_thread(change, own, maxmemory="1")
+
+    assert is_for_everything(await broker.publish("t", 0, [record(b"k", b"2")]))
+
+
 async def test_a_batch_is_stored_as_a_whole_or_not_at_all(
     own: Redis, make_broker: Callable[..., Any]
 ) -> None:
@@ -273,6 +293,21 @@ async def test_a_batch_is_stored_as_a_whole_or_not_at_all(
             client.flushall()
 
     assert {type(outcome) for outcome in outcomes} == {Acked, Unknown}
+
+
+async def test_a_command_that_the_server_does_not_know_tells_no_payload(
+    make_broker: Callable[..., Any],
+) -> None:
+    """
+    I11. Hosted servers rename commands; the answer repeats the arguments, and would be logged.
+    """
+    with Redis(config={"rename-command": 'PUBLISH ""'}) as server:
+        broker = make_broker(server, "pubsub", format="payload")
+        outcome = await broker.publish("t", 0, [record(b"k", b"canary")])
+
+    assert isinstance(outcome, Unknown)
+    assert "unknown command" in outcome.detail
+    assert "canary" not in outcome.detail
 
 
 async def test_nobody_listens(

@@ -11,6 +11,7 @@ import pytest
 
 from outbox_relay.brokers.cloudevents import structured
 from outbox_relay.brokers.jsonl import line_of
+from outbox_relay.relay.envelope import NO_HEADERS
 from outbox_relay.relay.ports import HeaderBlock, Record
 from outbox_relay.testing import record as make_record
 
@@ -110,3 +111,34 @@ def test_a_line_of_a_tombstone_has_a_null_and_binary_is_base64() -> None:
 
     assert [line.get("value", "absent") for line in lines] == [None, "absent", ""]
     assert lines[1]["value_base64"] == "/w=="
+
+
+def test_an_event_without_headers_is_still_json() -> None:
+    """
+    With wire.headers = none there is no attribute at all; the payload is there as it is.
+    """
+    bare = record(b'{"a":1}', key=None)._replace(shared=NO_HEADERS, own=NO_HEADERS)
+
+    assert json.loads(structured(bare)) == {"data": '{"a":1}'}
+
+
+def test_no_header_stands_in_for_the_payload() -> None:
+    """
+    A tombstone with a header called data stays one.
+    """
+    dead = record(None)._replace(own=HeaderBlock((("data", b"x"),)))
+
+    assert "data" not in json.loads(structured(dead))
+
+
+def test_no_header_stands_in_for_an_attribute() -> None:
+    """
+    An event with a header called id keeps its own, by which consumers know it again.
+    """
+    own = HeaderBlock((("id", b"x"), ("Type", b"y"), ("outbox-seq", b"0")))
+    found = record(b"{}")._replace(own=own)
+
+    event = json.loads(structured(found))
+
+    assert (event["id"], event["type"]) == (found.event_id.decode(), "order.placed")
+    assert event["outboxseq"] == "7"

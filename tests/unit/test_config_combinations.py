@@ -150,6 +150,25 @@ CASES = [
         "payload that is not inflated fits into no document",
     ),
     (
+        {
+            "broker.kind": "redis_pubsub",
+            "redis.url": "redis://localhost/0",
+            "wire.headers": "none",
+        },
+        'wire.headers = "none" does not go with redis.format = "cloudevents": a CloudEvent is made of '
+        "the headers",
+    ),
+    (
+        {
+            "broker.kind": "amqp",
+            "amqp.url": "amqp://localhost/",
+            "amqp.routing_key": "{event}",
+            "wire.headers": "none",
+        },
+        'wire.headers = "none" does not go with amqp.routing_key = "{event}": the event\'s name is one '
+        "of the headers, so no event could be routed, and each would become a dead letter",
+    ),
+    (
         {"database.layout": "python-cqrs", "database.url": "sqlite+aiosqlite:///outbox.db"},
         'database.layout = "python-cqrs" is for MySQL, MariaDB and PostgreSQL: python-cqrs cannot '
         "write to SQLite",

@@ -8,7 +8,6 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,76 +17,14 @@ from outbox_relay import DomainEvent, NotificationEvent
 from outbox_relay.consumer import (
     ConsumedRecord,
     ConsumerMetrics,
-    Delivery,
     EventConsumer,
     Outcome,
     Retries,
 )
 from outbox_relay.consumer.source import Process
+from tests.unit.consuming import FakeSource, Handler, OrderPlaced, consume, delivery
 
 SECRET = "4929 1234 5678"
-
-
-class OrderPlaced(NotificationEvent, name="order.placed", topic="orders", key="order_id"):
-    """An event of the tests."""
-
-    order_id: int
-
-
-def delivery(offset: int = 0, *, name: str = "order.placed", **changed: Any) -> Delivery:
-    """An order."""
-    headers = (("ce_specversion", b"1.0"), ("ce_id", b"%d" % offset), ("ce_type", name.encode()))
-    value = b'{"order_id": %d}' % offset
-    given: dict[str, Any] = {"value": value, "headers": headers, "key": b"k", **changed}
-    return Delivery(topic="orders", partition=0, offset=offset, **given)
-
-
-class FakeSource:
-    """Delivers what it was given, one after the other, and notes what came of it."""
-
-    def __init__(self, *deliveries: Delivery, dead_letters: bool = True) -> None:
-        self.deliveries = deliveries
-        self.can_dead_letter = dead_letters
-        self.refusals = 0
-        self.outcomes: list[Outcome | None] = []
-        self.dead: list[tuple[Delivery, dict[str, bytes]]] = []
-
-    async def run(self, process: Process, stopping: asyncio.Event, stop_seconds: float) -> None:
-        for message in self.deliveries:
-            self.outcomes.append(await process(message, stopping))
-
-    async def dead_letter(self, found: Delivery, headers: list[tuple[str, bytes]]) -> None:
-        if self.refusals:
-            self.refusals -= 1
-            raise ConnectionError("the broker is away")
-        self.dead.append((found, dict(headers)))
-
-
-FAST = Retries(attempts=3, initial_seconds=0.001, max_seconds=0.001)
-
-
-class Handler:
-    """Raises the given errors first, then handles."""
-
-    def __init__(self, *errors: BaseException) -> None:
-        self.errors = list(errors)
-        self.calls = 0
-        self.handled: list[int | None] = []
-
-    async def __call__(self, record: ConsumedRecord) -> None:
-        self.calls += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        self.handled.append(record.offset)
-
-
-async def consume(
-    source: FakeSource, handle: Any = None, *, retries: Retries = FAST, **options: Any
-) -> EventConsumer:
-    """Run a consumer to the end of *source*."""
-    consumer = EventConsumer(source, handle, retries=retries, **options)
-    await consumer.run(handle_signals=False)
-    return consumer
 
 
 async def test_each_delivery_is_handled_in_order() -> None:
@@ -169,6 +106,21 @@ async def test_a_dead_letter_is_settled_only_when_the_broker_has_it() -> None:
     assert (source.refusals, len(source.dead), handler.calls) == (0, 1, 3)
 
 
+async def test_an_error_without_a_text_gives_its_record_up_all_the_same() -> None:
+    """
+    A `__str__` that raises must neither end the consumer nor hold the partition.
+    """
+
+    class Wordless(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    source = FakeSource(delivery(0))
+    await consume(source, Handler(*[Wordless()] * 3))
+
+    assert source.dead[0][1]["dead-letter-error"] == b"Wordless"
+
+
 async def test_without_dead_letters_a_record_is_held() -> None:
     """
     It is tried until it succeeds; those behind it wait.
@@ -205,6 +157,18 @@ async def test_an_unknown_event_is_skipped_and_counted() -> None:
     labels = {"topic": "orders", "outcome": "skipped"}
     name = "outbox_relay_consumer_records_total"
     assert consumer.metrics.registry.get_sample_value(name, labels) == 1
+
+
+async def test_long_names_are_remembered_and_logged_in_part() -> None:
+    """
+    I10. A name of megabytes is a record's content: a hundred of them fill no memory and no log.
+    """
+    source = FakeSource(delivery(0, name="n" * 1_000_000))
+    with capture_logs() as logs:
+        await consume(source, {"order.placed": Handler()})
+
+    [skipped] = [entry for entry in logs if entry["event"] == "unknown_event_skipped"]
+    assert len(skipped["event_name"]) == 255
 
 
 async def test_an_unknown_event_is_a_dead_letter_where_that_is_asked_for() -> None:
@@ -315,7 +279,7 @@ async def test_no_payload_is_logged(error: Exception) -> None:
     assert SECRET not in str(logs)
     failed = next(entry for entry in logs if entry["event"] == "handler_failed")
     assert failed["error"] == type(error).__name__
-    assert failed["at"].startswith("test_event_consumer.py:")
+    assert failed["at"].startswith("consuming.py:")
 
 
 class Twin(NotificationEvent, name="order.placed", topic="orders", key=None):

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import json
 import os
+import stat
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -239,3 +241,140 @@ async def test_a_torn_line_on_standard_output_is_ended(
     assert isinstance(outcome, Unknown)
     assert torn == b'{"top'
     assert json.loads(whole)["value"] == "0"
+
+
+async def test_a_batch_is_written_under_a_lock(
+    make_broker: Callable[..., JsonlBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    I3. Else a relay that finds a torn line could cut off what another one is just writing.
+    """
+    broker, seen = make_broker(), []
+    lock, write = fcntl.flock, os.write
+
+    def locks(descriptor: int, how: int) -> None:
+        lock(descriptor, how)
+        seen.append(how)
+
+    def writes(descriptor: int, lines: bytes) -> int:
+        seen.append(len(lines))
+        return write(descriptor, lines)
+
+    monkeypatch.setattr(fcntl, "flock", locks)
+    monkeypatch.setattr(os, "write", writes)
+    await broker.publish("t", 0, BATCH[:1])
+
+    assert [seen[0], seen[-1]] == [fcntl.LOCK_EX, fcntl.LOCK_UN]
+    assert len(seen) == 3
+
+
+async def test_after_a_failure_the_file_is_opened_anew(
+    make_broker: Callable[..., JsonlBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    I3. A descriptor tells of pages that the disk did not take only once: a second fsync would say that
+    all is well.
+    """
+    broker, opened, failures = make_broker(), [], [OSError(errno.EIO, "I/O error")]
+    opens, sync = os.open, os.fsync
+
+    def counts(*arguments: Any, **named: Any) -> int:
+        opened.append(arguments[0])
+        return opens(*arguments, **named)
+
+    def fails(descriptor: int) -> None:
+        if failures and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise failures.pop()
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "open", counts)
+    monkeypatch.setattr(os, "fsync", fails)
+    outcomes = [type(await broker.publish("t", 0, BATCH)) for _ in range(2)]
+
+    assert outcomes == [Unknown, Acked]
+    assert [str(name).endswith("events.jsonl") for name in opened].count(True) == 2
+
+
+@pytest.mark.parametrize("what", ["rename", "unlink"])
+async def test_a_file_that_goes_while_a_batch_is_written_is_not_the_ack(
+    path: Path,
+    make_broker: Callable[..., JsonlBroker],
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    """
+    I3. Whoever rotates may have read the old file to its end, or removed it, before the lines came:
+    they are in the file that the path leads to, when the ack is given.
+    """
+    broker, old = make_broker(), path.with_suffix(".1")
+    real, moves = os.fsync, [path.unlink if what == "unlink" else lambda: path.rename(old)]
+
+    def rotate_first(descriptor: int) -> None:
+        real(descriptor)
+        if moves and path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            moves.pop()()
+
+    monkeypatch.setattr(os, "fsync", rotate_first)
+
+    assert await broker.publish("t", 0, BATCH) == Acked()
+    assert moves == []
+    assert values(path) == ["0", "1", "2"]
+
+
+async def test_a_path_that_leads_elsewhere_each_time_is_said(
+    path: Path, make_broker: Callable[..., JsonlBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    I2. Such as on a file system whose inodes change: unknown, with the reason, and not written for ever.
+    """
+    real = os.fsync
+
+    def remove_first(descriptor: int) -> None:
+        real(descriptor)
+        path.unlink(missing_ok=True)
+
+    monkeypatch.setattr(os, "fsync", remove_first)
+    outcome = await make_broker().publish("t", 0, BATCH)
+
+    assert isinstance(outcome, Unknown)
+    assert "another file each time" in outcome.detail
+
+
+async def test_a_file_whose_name_may_be_lost_acks_nothing(
+    path: Path, make_broker: Callable[..., JsonlBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    I3. The folder could not be synced when the file was new: it is asked again before the next ack.
+    """
+    broker, asked = make_broker(), []
+
+    def sync_folder(folder: Path) -> None:
+        asked.append(folder)
+        if len(asked) < 3:
+            raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr("outbox_relay.brokers.jsonl._sync_folder", sync_folder)
+    outcomes = [type(await broker.publish("t", 0, BATCH)) for _ in range(3)]
+
+    assert outcomes == [Unknown, Unknown, Acked]
+
+
+async def test_a_pipe_that_nobody_reads_is_not_taken_for_one_that_answers(
+    make_broker: Callable[..., JsonlBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    I8. The probe says so: everything waits, instead of writing each batch again and again.
+    """
+    reader, writer = os.pipe()
+    monkeypatch.setattr("outbox_relay.brokers.jsonl.STANDARD_OUTPUT", writer)
+    broker = make_broker(path="-")
+    before = await broker.probe()
+    os.close(reader)
+
+    outcome = await broker.publish("t", 0, BATCH)
+    answers = await broker.probe()
+    os.close(writer)
+
+    assert isinstance(outcome, Unknown)
+    assert "EPIPE" in outcome.detail
+    assert (before, answers) == (True, False)

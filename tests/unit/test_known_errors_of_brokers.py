@@ -13,7 +13,7 @@ from outbox_relay.brokers import amqp_codes, amqp_errors, redis_codes, redis_err
 from outbox_relay.relay.known import (
     Meaning,
 )
-from outbox_relay.relay.outcomes import Fault, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown
 from tests.unit.test_known_errors_of_kafka import classes_of, made
 
 
@@ -113,3 +113,14 @@ def test_how_far_a_trouble_with_redis_reaches(
     assert isinstance(outcome, Unknown)
     assert outcome.fault is fault
     assert redis_errors.unexpected(error) == word
+
+
+def test_a_batch_of_which_a_part_is_unknown_is_not_refused() -> None:
+    """
+    I2. Refused, it would be taken apart as if nobody doubted where the others are.
+    """
+    unknown = Unknown(fault=Fault.PARTITION, detail="basic.nack")
+    refused = Rejected(reason=RejectReason.UNROUTABLE, detail="NO_ROUTE")
+
+    assert amqp_errors.worst([Acked(), refused, unknown, Acked()]) is unknown
+    assert amqp_errors.worst([refused, Acked()]) is refused

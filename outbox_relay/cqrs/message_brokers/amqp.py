@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
-from aio_pika.exceptions import AMQPError, DeliveryError
+from aio_pika.exceptions import DeliveryError
 
+from outbox_relay.brokers.amqp_client import CONNECTION_ERRORS, cancelled_by_itself, closed
+from outbox_relay.brokers.amqp_errors import detail_of
 from outbox_relay.cqrs.message_brokers.protocol import Message
 from outbox_relay.errors import BrokerUnavailable, PublishError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from outbox_relay.relay.ports import MessageBroker as RelayBroker
 
 TIMEOUT_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 1.0
 
 
 class AMQPMessageBroker:
@@ -51,19 +53,19 @@ class AMQPMessageBroker:
             message_id=str(message.message_id),
             type=message.message_name,
         )
+        event = f"event {message.message_name!r} ({message.message_id})"
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 exchange = await self._connected()
-                await exchange.publish(sent, self._queue_name, mandatory=True)
+                with cancelled_by_itself():
+                    await exchange.publish(sent, self._queue_name, mandatory=True)
         except DeliveryError as error:
-            raise PublishError(
-                f"event {message.message_name!r} ({message.message_id}): RabbitMQ refuses it: {error}"
-            ) from error
-        except (TimeoutError, OSError, AMQPError) as error:
+            # Not from it: its text, of a message that came back, holds the payload.
+            raise PublishError(f"{event}: RabbitMQ refuses it: {detail_of(error)}") from None
+        except CONNECTION_ERRORS as error:
             await self.close()
             raise BrokerUnavailable(
-                f"RabbitMQ did not confirm event {message.message_name!r} ({message.message_id}): "
-                f"{error or type(error).__name__}"
+                f"RabbitMQ did not confirm {event}: {detail_of(error)}"
             ) from error
 
     async def declare(self) -> None:
@@ -76,8 +78,10 @@ class AMQPMessageBroker:
             if self._exchange is None or self._channel is None or self._channel.is_closed:
                 await self.close()
                 self._connection = await aio_pika.connect(self._dsn)
-                self._channel = await self._connection.channel(publisher_confirms=True)
-                self._exchange = await self._declared(self._channel)
+                with cancelled_by_itself():
+                    # Without on_return_raises what no queue takes would count as sent.
+                    self._channel = await self._connection.channel(on_return_raises=True)
+                    self._exchange = await self._declared(self._channel)
             return self._exchange
 
     async def _declared(self, channel: AbstractChannel) -> AbstractExchange:
@@ -98,9 +102,5 @@ class AMQPMessageBroker:
     async def close(self) -> None:
         """Let go of the connection. The next message connects again."""
         connection, self._connection, self._exchange = self._connection, None, None
-        if connection is None:
-            return
-        # A server that stands still answers no goodbye either.
-        with suppress(TimeoutError, OSError, AMQPError):
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                await connection.close()
+        if connection is not None:
+            await closed(connection, CLOSE_SECONDS)

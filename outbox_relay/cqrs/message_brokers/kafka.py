@@ -37,6 +37,11 @@ class KafkaMessageBroker:
         for topic in topics:
             await self._producer.produce(topic, value, message.key_bytes())
 
+    @property
+    def publish_deadline_seconds(self) -> float:
+        """When the relay's batch without an answer counts as unknown."""
+        return self._producer.options.publish_deadline_seconds
+
     def relay_broker(self) -> RelayBroker:
         """The same Kafka, as the relay publishes to it."""
         from outbox_relay.brokers.kafka import KafkaBroker  # noqa: PLC0415
