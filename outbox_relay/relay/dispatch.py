@@ -126,6 +126,9 @@ class Dispatcher:
                     if track.task is None:
                         self._start(route, track)
                 return
+        except asyncio.CancelledError:
+            self._cancelled(f"the look-up of topic {route.topic}")
+            raise
         except Exception as error:  # noqa: BLE001 - a bug ends the term; it must not end in silence
             self._fail(error)
         finally:
@@ -143,6 +146,9 @@ class Dispatcher:
                 finally:
                     if has_place:
                         self._gate.leave()
+        except asyncio.CancelledError:
+            self._cancelled(f"the track of {route.topic} {track.partition}")
+            raise
         except Exception as error:  # noqa: BLE001 - LeaseLost, or a bug: the term ends
             self._fail(error)
         finally:
@@ -324,6 +330,12 @@ class Dispatcher:
         await self._around.clock.wait(self._ended, delay)
 
     # The end
+
+    def _cancelled(self, what: str) -> None:
+        """*what* was cancelled. By an adapter's own doing its rows would be forgotten: the term ends."""
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            self._fail(RuntimeError(f"{what} was cancelled by nobody: an adapter gave up a task"))
 
     def _fail(self, error: Exception) -> None:
         if not self.failure.done():

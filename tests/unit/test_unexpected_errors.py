@@ -168,3 +168,28 @@ def test_the_words_of_unexpected_errors_are_bounded():
 
     assert len(counted) == MOST_UNEXPECTED + 1
     assert counted["other"] == 2 * MOST_UNEXPECTED
+
+
+@pytest.mark.parametrize("call", ["publish", "partitions"])
+async def test_a_task_that_an_adapter_gives_up_is_not_forgotten(
+    start, store, broker, clock, monkeypatch, call
+):
+    """
+    I2. A library that cancels what waits for it would leave rows in flight that nobody publishes: the
+    relay fails aloud instead, and whoever is started next reads them.
+    """
+
+    async def gives_up(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    row = store.insert("orders")
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, call, gives_up)
+        running = start()
+        await clock.advance(5)
+        with pytest.raises(RuntimeError, match="cancelled by nobody"):
+            await running.task
+
+    start()
+    await clock.advance(30)
+    assert broker.seqs() == [row]
