@@ -281,11 +281,9 @@ def _keep_others_out(connection: sa.Connection, table: sa.Table) -> None:
     if connection.dialect.name == "postgresql":
         _keep_others_out_of_postgresql(connection, table)
         return
-    database = table.schema or connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
-    # Names of locks belong to the whole server and hold 64 characters.
-    name = "outbox-relay-" + hashlib.sha256(f"{database}.{table.name}".encode()).hexdigest()[:40]
     wait = sa.text("SELECT GET_LOCK(:name, :seconds)")
-    if connection.execute(wait, {"name": name, "seconds": LOCK_WAIT_SECONDS}).scalar() != 1:
+    named = {"name": mysql_lock_name(connection, table), "seconds": LOCK_WAIT_SECONDS}
+    if connection.execute(wait, named).scalar() != 1:
         raise StoreUnavailable(
             f"another migration of {table.name} is still running after {LOCK_WAIT_SECONDS} s: "
             "look at SHOW PROCESSLIST, then run `outbox-relay migrate` again"
@@ -293,11 +291,23 @@ def _keep_others_out(connection: sa.Connection, table: sa.Table) -> None:
     connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {METADATA_LOCK_SECONDS}")
 
 
-def _keep_others_out_of_postgresql(connection: sa.Connection, table: sa.Table) -> None:
-    """The same until the transaction ends: all of a migration is one."""
+def mysql_lock_name(connection: sa.Connection, table: sa.Table) -> str:
+    """Of the lock that whoever changes the tables of one outbox holds, for GET_LOCK."""
+    database = table.schema or connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
+    # Names of locks belong to the whole server and hold 64 characters.
+    return "outbox-relay-" + hashlib.sha256(f"{database}.{table.name}".encode()).hexdigest()[:40]
+
+
+def postgresql_lock_number(connection: sa.Connection, table: sa.Table) -> int:
+    """The same for PostgreSQL's advisory locks."""
     schema = table.schema or connection.exec_driver_sql("SELECT current_schema()").scalar_one()
     digest = hashlib.sha256(f"outbox-relay {schema}.{table.name}".encode()).digest()
-    number = int.from_bytes(digest[:8], "big", signed=True)
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _keep_others_out_of_postgresql(connection: sa.Connection, table: sa.Table) -> None:
+    """The same until the transaction ends: all of a migration is one."""
+    number = postgresql_lock_number(connection, table)
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'")
     try:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({number})")

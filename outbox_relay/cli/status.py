@@ -116,7 +116,7 @@ def _read(connection: sa.Connection, names: Tables) -> Standing:
 
 
 def _read_adopted(connection: sa.Connection, options: DatabaseOptions) -> Standing:
-    from outbox_relay.adoption import missing
+    from outbox_relay.adoption_prepare import missing
     from outbox_relay.migrate import read_version
     from outbox_relay.python_cqrs import adopted_in, beside_problem
 

@@ -42,7 +42,7 @@ class AdoptedDeadLetters(SqlDeadLetters):
             raise SchemaMismatch(beside_problem(None, None, has_index=False))
         if not self._is_known:
             self._names = names
-            self._outbox = names.dead_letters(self._options.layout_topic)
+            self._outbox = names.dead_letters(options.layout_topic, options.layout_payload)
             self._is_known = True
         return work(connection)
 

@@ -34,6 +34,7 @@ EDGE = {
     *CONFIG,
     "adoption",
     "adoption_move",
+    "adoption_prepare",
     "autogenerate",
     "logs",
     "metrics",
