@@ -28,6 +28,7 @@ from outbox_relay.python_cqrs import (
     adopted_in,
     codec_of,
     index_there,
+    state,
 )
 from outbox_relay.relay.envelope import ENVELOPES, Parts
 from outbox_relay.schema import (
@@ -153,7 +154,7 @@ class Move:
         self._keep_writers_out(connection, names)
         self._keep_relays_out(connection, names)
         rows = sorted(
-            (row for state in PENDING_STATES for row in self._first(connection, names, state)),
+            (row for name in PENDING_STATES for row in self._first(connection, names, name)),
             key=lambda row: int(row.id),
         )[: self.rows_at_once]
         if rows:
@@ -186,7 +187,7 @@ class Move:
             )
 
     def _first(
-        self, connection: sa.Connection, names: AdoptedTables, state: str
+        self, connection: sa.Connection, names: AdoptedTables, name: str
     ) -> Sequence[sa.Row[Any]]:
         c = names.outbox.c
         # A time that there is not, such as 0000-00-00, is none.
@@ -196,7 +197,7 @@ class Move:
             epoch = sa.extract("epoch", zoned)
         chosen = (
             sa.select(names.outbox, epoch.label("created_epoch"))
-            .where(c.event_status == state, c.flush_counter < MOST_FLUSHES)
+            .where(c.event_status == state(name), c.flush_counter < MOST_FLUSHES)
             .order_by(c.id)
             .limit(self.rows_at_once)
             .with_for_update()

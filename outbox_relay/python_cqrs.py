@@ -169,6 +169,21 @@ def key_at(document: bytes, path: Sequence[str]) -> bytes | None:
     return key if len(key) <= MAX_KEY_BYTES else None
 
 
+def state(name: str) -> sa.ColumnElement[str]:
+    """
+    A state in a statement.
+
+    As a literal: on PostgreSQL its type, wherever that is, must not be named.
+    """
+    return sa.literal_column(f"'{name}'", sa.String())
+
+
+def _waits(c: Any) -> sa.ColumnElement[bool]:
+    """Whether the row has a state in which rows wait, whatever its counter says."""
+    wanted: sa.ColumnElement[bool] = c.event_status.in_([state(name) for name in PENDING_STATES])
+    return wanted
+
+
 class _UuidOfBytes(TypeDecorator[UUID]):
     """A UUID in 16 plain bytes on every database."""
 
@@ -197,7 +212,7 @@ class AdoptedTables:
     def pending(self) -> sa.ColumnElement[bool]:
         """What its own relay would select too."""
         c = self.outbox.c
-        return sa.and_(c.event_status.in_(PENDING_STATES), c.flush_counter < MOST_FLUSHES)
+        return sa.and_(_waits(c), c.flush_counter < MOST_FLUSHES)
 
     def given_up(self) -> sa.ColumnElement[bool]:
         """
@@ -206,18 +221,18 @@ class AdoptedTables:
         Also what somebody made NEW again by hand without its counter: its relay passes it over.
         """
         c = self.outbox.c
-        return sa.and_(c.event_status.in_(PENDING_STATES), c.flush_counter >= MOST_FLUSHES)
+        return sa.and_(_waits(c), c.flush_counter >= MOST_FLUSHES)
 
     def seconds_waited(self, connection: sa.Connection) -> sa.ColumnElement[Any]:
         """How long ago the oldest pending row was created, by the server's clock and zone."""
         c = self.outbox.c
         firsts = [
             sa.select(c.created_at)
-            .where(c.event_status == state, c.flush_counter < MOST_FLUSHES)
+            .where(c.event_status == state(name), c.flush_counter < MOST_FLUSHES)
             .order_by(c.id)
             .limit(1)
             .scalar_subquery()
-            for state in PENDING_STATES
+            for name in PENDING_STATES
         ]
         new, failed = firsts
         oldest = sa.func.least(sa.func.coalesce(new, failed), sa.func.coalesce(failed, new))
@@ -281,8 +296,7 @@ def adopted_tables(
     columns: list[sa.Column[Any]] = [
         sa.Column("id", sa.BigInteger(), primary_key=True),
         sa.Column("event_id_bin", sa.LargeBinary()),
-        # Called as python-cqrs calls its type on PostgreSQL.
-        sa.Column("event_status", sa.Enum(*PENDING_STATES, "PRODUCED", name="eventstatus")),
+        sa.Column("event_status", sa.String(16)),
         sa.Column("flush_counter", sa.SmallInteger()),
         sa.Column("event_name", sa.String(255)),
         sa.Column("created_at", sa.DateTime()),

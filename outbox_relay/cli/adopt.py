@@ -200,4 +200,6 @@ def _show(settings: Config, *, watch: float, as_json: bool) -> None:
 
 def _as_json(found: Found, moves: bool | None) -> dict[str, Any]:
     fields = dataclasses.asdict(found)
+    if found.ours_at_work:
+        moves = moves and None  # ours marks rows too
     return fields | {"releases": found.layout.releases, "relay_at_work": moves}

@@ -13,7 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox_relay.errors import SchemaMismatch
-from outbox_relay.python_cqrs import AdoptedTables, adopted_in, adopted_tables, beside_problem
+from outbox_relay.python_cqrs import (
+    AdoptedTables,
+    adopted_in,
+    adopted_tables,
+    beside_problem,
+    state,
+)
 from outbox_relay.relay.dead_letters import DeadLetter, Found, Selection
 from outbox_relay.store.dead_letters import Result, SqlDeadLetters, _chunks
 from outbox_relay.store.options import DatabaseOptions
@@ -70,7 +76,7 @@ class AdoptedDeadLetters(SqlDeadLetters):
     async def requeue(self, ids: Sequence[int]) -> int:
         """See DeadLetters. As if they had just been written: the other relay selects them too."""
         names = self._names
-        change = sa.update(names.outbox).values(event_status="NEW", flush_counter=0)
+        change = sa.update(names.outbox).values(event_status=state("NEW"), flush_counter=0)
         return await self._settle(change, ids)
 
     async def discard(self, ids: Sequence[int]) -> int:
