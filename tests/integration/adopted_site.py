@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from outbox_relay.cli.app import app
-from tests.integration.command import call
+from tests.integration.command import arguments, call, environment
 from tests.services import python_cqrs
 from tests.services.database import Database
 from tests.services.process import MissingPartError
@@ -84,12 +85,12 @@ class Site:
         return {"zlib": self.zlib, "register": NAMES, "topic": self.topic}
 
     @contextmanager
-    def relays_beside(self, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    def relays_beside(self, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
         """Its own relay, which goes on until it is killed."""
         endless = self.relays(batches=1_000_000, pause=0.05) | more
         command = python_cqrs.command(self.release, self.database, endless, **self._argument())
         with subprocess.Popen(
-            command, env=python_cqrs.environment(), stderr=subprocess.PIPE, text=True
+            command, env=python_cqrs.environment(), cwd=self.folder, stderr=subprocess.DEVNULL
         ) as process:
             try:
                 yield process
@@ -122,6 +123,23 @@ class Site:
 
     def adopt(self, *words: str, code: int = 0) -> str:
         return self.command("adopt", "python-cqrs", *words, code=code)
+
+    @contextmanager
+    def runs(self, *words: str, until: str = "lease_acquired") -> Iterator[subprocess.Popen[str]]:
+        """Our relay, as a daemon that has logged *until*; stopped by SIGTERM."""
+        command = arguments("run", *words)
+        with subprocess.Popen(
+            command, cwd=self.folder, env=environment(), stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            try:
+                logged = next((line for line in process.stderr if f'"{until}"' in line), None)
+                assert logged is not None, f"{until} was never logged"
+                # What it says later must not fill the pipe.
+                Thread(target=process.stderr.read, daemon=True).start()
+                yield process
+            finally:
+                process.terminate()
 
     def drain(self, *words: str) -> None:
         """The relay, in a process of its own."""
