@@ -184,8 +184,10 @@ def _warnings(
     if layout.text_ids and not layout.has_event_type:
         found.append(
             "event_id is text: python-cqrs 4.10.1 and later write 16 bytes there, which fails on utf8mb4 "
-            "(error 1366) and is stored as noise on latin1; its applications stay below 4.10.1, or the "
-            "column becomes BINARY(16) first. The relay reads event_id_bin, which is right in any case"
+            "(error 1366) and is stored as noise on latin1. Before an application goes to 4.10.1 let this "
+            "relay take over, which reads event_id_bin, and stop the old one; then run `ALTER TABLE "
+            f"{options.table} MODIFY event_id VARBINARY(32) NOT NULL`, which copies the table while "
+            "writers wait: applications of both kinds write there"
         )
     kind = type(types["payload"]).__name__.upper()
     if kind == "BLOB":

@@ -250,8 +250,9 @@ class Move:
 
 def _code(error: sa.exc.DBAPIError) -> object:
     """The number of an error of MySQL, the state of one of PostgreSQL."""
-    state = getattr(error.orig, "sqlstate", None)
-    return state or next(iter(getattr(error.orig, "args", ())), None)
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    # MySQL's drivers name a state too, which says less than the number.
+    return number if isinstance(number, int) else getattr(error.orig, "sqlstate", None)
 
 
 def _payload_of(document: bytes) -> bytes:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -13,6 +15,7 @@ from outbox_relay.errors import SchemaMismatch
 from outbox_relay.relay.dead_letters import Selection
 from outbox_relay.relay.ports import PurgePlan, ReadPlan
 from outbox_relay.schema import Codec, Status
+from outbox_relay.store import open_store
 from outbox_relay.wiring import build_dead_letters
 from tests.contract.adopted import AdoptedWorld
 from tests.integration.work import metered
@@ -80,6 +83,88 @@ async def test_rows_are_told_apart_by_their_first_bytes(world):
     assert [Codec(row.codec).name for row in rows] == ["RAW", "ZLIB", "RAW", "RAW", "ZLIB"]
     assert [row.payload is None for row in rows] == [False, False, False, True, False]
     assert await world.store.payload(rows[3].id) == large
+
+
+LOOKS_LIKE_ZLIB = b"\x78\x9ctyped"
+
+
+@pytest.mark.parametrize(("told", "codec"), [("sniff", Codec.ZLIB), ("raw", Codec.RAW)])
+async def test_a_payload_that_only_looks_like_zlib_is_what_it_is_said_to_be(world, told, codec):
+    """
+    A typed codec may begin with zlib's two bytes: layout_payload overrules them, for the relay and for the tools.
+    """
+    [row_id, other] = insert(world, LOOKS_LIKE_ZLIB, b"x is no zlib")
+    told_so = replace(world.options, layout_payload=told)
+    store = open_store(told_so)
+    world.opened.append(store)
+    letters = build_dead_letters(told_so)
+    try:
+        await store.check_schema()
+        await store.acquire("me", wake_address="", lease_seconds=15)
+        codecs = [row.codec for row in await store.read(EVERYTHING)]
+        for one in (row_id, other):
+            set_state(world, one, "NOT_PRODUCED", 5)
+        shown = await letters.read([row_id, other])
+    finally:
+        await letters.close()
+
+    assert codecs == [codec, Codec.RAW]
+    assert [letter.codec for letter in shown] == codecs
+
+
+@pytest.mark.parametrize(
+    ("told", "begins"),
+    [
+        ("auto", b'{"event_id":"%s","event_timestamp":"2026-01-02T03:04:05","event_name":"event"'),
+        ("python-cqrs-0", b'{"message_type":"ecst_event","message_name":"event","message_id":"%s"'),
+    ],
+)
+async def test_of_rows_with_a_payload_alone_the_document_is_made(world, told, begins):
+    """
+    Of 1.0.0 in its own form, or in that of 0.2.0 if told: compressed or not, small or left behind, with the
+    key of the document. What cannot be read stays as it is stored.
+    """
+    kind = "VARCHAR(32) NOT NULL DEFAULT 'ECST_EVENT'"
+    world.execute(f"ALTER TABLE outbox ADD COLUMN event_type {kind}")
+    large = json.dumps({"k": "a", "x": "y" * 20_000}).encode()
+    ids = insert(world, b'{"k":1}', zlib.compress(b'{"k":2}'), large, b"\x78\x9cno zlib")
+    world.execute("UPDATE outbox SET created_at = '2026-01-02 03:04:05'")
+    store = open_store(replace(world.options, layout_key_path="payload.k", layout_envelope=told))
+    world.opened.append(store)
+    await store.check_schema()
+    await store.acquire("me", wake_address="", lease_seconds=15)
+
+    rows = await store.read(EVERYTHING)
+
+    assert [row.key for row in rows] == [b"1", b"2", b"a", None]
+    assert [row.payload is None for row in rows] == [False, False, True, False]
+    documents = [rows[0].payload, rows[1].payload, await store.payload(ids[2])]
+    for row, document, payload in zip(
+        rows, documents, (b'{"k":1}', b'{"k":2}', large), strict=False
+    ):
+        event_id = str(UUID(bytes=row.event_id)).encode()
+        assert document.startswith(begins % event_id)
+        assert json.loads(document)
+        assert payload in document
+    assert [row.codec for row in rows] == [Codec.RAW] * 3 + [Codec.ZLIB]
+
+
+async def test_a_reason_of_an_earlier_time_is_not_that_of_the_old_relay(world):
+    """
+    A mark may not have come after its reason, and a row be given up by the other relay later.
+    """
+    [row_id] = insert(world, b'{"k": "a"}')
+    lease = await take(world)
+    await world.store.mark_dead(row_id, "too_large: 5 bytes", lease.term)
+    set_state(world, row_id, "NOT_PRODUCED", 5)
+    letters = build_dead_letters(world.options)
+    try:
+        [found] = await letters.find(Selection())
+    finally:
+        await letters.close()
+
+    assert found.reason == "abandoned"
+    assert (await world.store.dead_keys(limit=10)).first_ids == {}
 
 
 async def test_a_row_that_its_relay_failed_on_meanwhile_is_marked_all_the_same(world):

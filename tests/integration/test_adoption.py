@@ -221,29 +221,6 @@ def test_a_move_leaves_each_row_in_exactly_one_table(site_of, kafka):
     assert [record.value for record in kafka.consume_all(site.topic)][6:] == theirs
 
 
-def test_a_move_waits_for_no_open_transaction(site_of, monkeypatch):
-    """
-    I4. The row of a transaction that is open may be older than those that would be moved.
-    """
-    from outbox_relay import adoption_move
-    from outbox_relay.errors import StoreUnavailable
-
-    monkeypatch.setattr(adoption_move, "LOCK_SECONDS", 1)
-    site = site_of("5.3.0")
-    site.take(CREATE, site.writes(0, 1))
-    site.adopt("--prepare")
-    site.command("migrate", "-s", "database.layout=outbox", "-s", "database.table=events")
-    options = DatabaseOptions(url=site.database.async_url, layout="python-cqrs")
-    with site.engine.connect() as writer:
-        writer.execute(sa.text("INSERT INTO outbox SELECT 0, id, 'x', 'NEW', 0, 'e', topic, "
-                               "created_at, payload FROM outbox WHERE id = 1"))  # fmt: skip
-        with pytest.raises(StoreUnavailable, match="1205"):
-            adoption_move.Move(options, "events").run()
-        writer.rollback()
-
-    assert adoption_move.Move(options, "events").run() == 2
-
-
 def test_our_events_in_the_documents_of_python_cqrs(site_of, kafka):
     """
     At the switch consumers need not change: its consumers read our events with `from_dict`.

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from outbox_relay import adoption_prepare
+from outbox_relay import adoption_move, adoption_prepare
 from outbox_relay.adoption import planned, prepare
 from outbox_relay.cli.app import app
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
@@ -65,11 +65,15 @@ class Table:
 
     def insert(self, state: str = "NEW", flushes: int = 0, topic: str = "t") -> None:
         """A row in some state."""
+        self.execute(self.new_row(state, flushes, topic))
+
+    def new_row(self, state: str = "NEW", flushes: int = 0, topic: str = "t") -> str:
+        """The statement of `insert`."""
         new = "gen_random_uuid()" if self.on_postgresql else "UNHEX(REPLACE(UUID(), '-', ''))"
         raw = "uuid_send(gen_random_uuid())" if self.on_postgresql else new
-        self.execute(
-            f"INSERT INTO {self.table} (event_id, event_id_bin, event_status, flush_counter, event_name, topic, "
-            f"payload) VALUES ({new}, {raw}, '{state}', {flushes}, 'e', '{topic}', '{{}}')"
+        return (
+            f"INSERT INTO {self.table} (event_id, event_id_bin, event_status, flush_counter, event_name, "
+            f"topic, payload) VALUES ({new}, {raw}, '{state}', {flushes}, 'e', '{topic}', '{{}}')"
         )
 
     def states(self) -> list[tuple[str, int]]:
@@ -320,3 +324,21 @@ def test_a_row_without_a_topic_stops_the_move_before_it(table):
     moved = table.adopt("--move-to", "events", "--yes", "-s", "database.layout_topic=x")
     assert "moved 2" in moved
     assert table.execute("SELECT topic FROM events ORDER BY id") == [("t",), ("x",)]
+
+
+def test_a_move_waits_for_no_open_transaction(table, monkeypatch):
+    """
+    I4. The row of a transaction that is open may be older than those that would be moved.
+    """
+    monkeypatch.setattr(adoption_move, "LOCK_SECONDS", 1)
+    table.insert()
+    table.insert()
+    table.adopt("--prepare")
+    table.command("migrate", "-s", "database.layout=outbox", "-s", "database.table=events")
+    with table.engine.connect() as writer:
+        writer.execute(sa.text(table.new_row()))
+        said = table.adopt("--move-to", "events", "--yes", code=1)
+        writer.rollback()
+
+    assert "has not ended within 1 s" in said
+    assert "moved 2" in table.adopt("--move-to", "events", "--yes")
