@@ -99,8 +99,9 @@ async def _connect_and_read(options: DatabaseOptions) -> Standing:
 
 
 def _read(connection: sa.Connection, names: Tables) -> Standing:
-    from outbox_relay.migrate import read_version
+    from outbox_relay.migrate import read_version, refuse_python_cqrs
 
+    refuse_python_cqrs(connection, names.outbox)
     version, min_reader = read_version(connection, names)
     problem = schema_problem(version, min_reader)
     if version is None or problem:

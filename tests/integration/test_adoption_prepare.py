@@ -342,3 +342,18 @@ def test_a_move_waits_for_no_open_transaction(table, monkeypatch):
 
     assert "has not ended within 1 s" in said
     assert "moved 2" in table.adopt("--move-to", "events", "--yes")
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_who_forgets_the_layout_is_told(table, prepared):
+    """
+    Our own commands leave the table as it is.
+    """
+    if prepared:
+        table.adopt("--prepare")
+    table.insert()
+
+    for words in (["migrate"], ["migrate", "--check"], ["status"]):
+        said = table.command(*words, "-s", "database.layout=outbox", code=3)
+        assert 'set database.layout = "python-cqrs"' in said
+    assert table.states() == [("NEW", 0)]
