@@ -143,12 +143,15 @@ def _look(connection: sa.Connection, options: DatabaseOptions, shown: int) -> Fo
         )
         for row in connection.execute(chosen)
     ]
+    to_make = missing(connection, names)
     lost = (
         sa.select(c.id, c.event_name, topic.label("topic"), c.created_at)
         .where(names.given_up())
         .order_by(c.id)
-        .limit(shown)
+        .limit(shown if any(count.given_up for count in counts) else 0)
     )
+    if not to_make:
+        lost = names.by_index(lost)
     return Found(
         table=options.table,
         layout=layout,
@@ -163,7 +166,7 @@ def _look(connection: sa.Connection, options: DatabaseOptions, shown: int) -> Fo
             for row in connection.execute(lost)
         ),
         warnings=tuple(_warnings(connection, options, names)),
-        missing=tuple(missing(connection, names)),
+        missing=tuple(to_make),
         ours_at_work=relay_at_work(connection, names),
     )
 

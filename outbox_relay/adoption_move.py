@@ -90,7 +90,7 @@ class Move:
 
         def count(wanted: sa.ColumnElement[bool]) -> int:
             rows = sa.select(sa.func.count()).select_from(names.outbox).where(wanted)
-            return connection.execute(rows).scalar_one()
+            return int(connection.execute(names.by_index(rows)).scalar_one())
 
         return Waiting(rows=count(names.pending()), given_up=count(names.given_up()))
 
@@ -201,10 +201,8 @@ class Move:
             .order_by(c.id)
             .limit(self.rows_at_once)
             .with_for_update()
-            .with_hint(names.outbox, f"FORCE INDEX ({names.index})", "mysql")
-            .with_hint(names.outbox, f"FORCE INDEX ({names.index})", "mariadb")
         )
-        return connection.execute(chosen).all()
+        return connection.execute(names.by_index(chosen)).all()
 
     def _values(self, row: sa.Row[Any], names: AdoptedTables) -> dict[str, Any]:
         layout, options = names.layout, self.options

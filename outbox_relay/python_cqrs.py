@@ -209,6 +209,11 @@ class AdoptedTables:
         """The index by which rows are read: python-cqrs makes none."""
         return f"{self.outbox.name}_relay_ix"
 
+    def by_index(self, chosen: sa.Select[Any]) -> sa.Select[Any]:
+        """*chosen* by the index. Unhinted, MySQL passes the whole history for the first few by id."""
+        hint = f"FORCE INDEX ({self.index})"
+        return chosen.with_hint(self.outbox, hint, "mysql").with_hint(self.outbox, hint, "mariadb")
+
     def pending(self) -> sa.ColumnElement[bool]:
         """What its own relay would select too."""
         c = self.outbox.c
@@ -227,11 +232,12 @@ class AdoptedTables:
         """How long ago the oldest pending row was created, by the server's clock and zone."""
         c = self.outbox.c
         firsts = [
-            sa.select(c.created_at)
-            .where(c.event_status == state(name), c.flush_counter < MOST_FLUSHES)
-            .order_by(c.id)
-            .limit(1)
-            .scalar_subquery()
+            self.by_index(
+                sa.select(c.created_at)
+                .where(c.event_status == state(name), c.flush_counter < MOST_FLUSHES)
+                .order_by(c.id)
+                .limit(1)
+            ).scalar_subquery()
             for name in PENDING_STATES
         ]
         new, failed = firsts
@@ -257,7 +263,7 @@ class AdoptedTables:
         named = sa.literal(topic) if "topic" not in c else sa.func.coalesce(
             sa.func.nullif(c.topic, ""), topic
         )  # fmt: skip
-        return (
+        chosen = (
             sa.select(
                 c.id,
                 sa.type_coerce(c.event_id_bin, _UuidOfBytes()).label("event_id"),
@@ -279,8 +285,8 @@ class AdoptedTables:
                 self.outbox.outerjoin(self.dead, sa.and_(c.id == d.id, c.flush_counter >= GIVEN_UP))
             )
             .where(self.given_up())
-            .subquery("dead_letters")
         )
+        return self.by_index(chosen).subquery("dead_letters")
 
 
 def adopted_tables(

@@ -18,9 +18,11 @@ from outbox_relay.python_cqrs import (
     adopted_in,
     adopted_tables,
     beside_problem,
+    index_there,
     state,
 )
 from outbox_relay.relay.dead_letters import DeadLetter, Found, Selection
+from outbox_relay.schema import SCHEMA_VERSION
 from outbox_relay.store.dead_letters import Result, SqlDeadLetters, _chunks
 from outbox_relay.store.options import DatabaseOptions
 
@@ -46,6 +48,9 @@ class AdoptedDeadLetters(SqlDeadLetters):
         names = adopted_in(connection, options.table, options.schema or None)
         if not sa.inspect(connection).has_table(names.dead.name, schema=names.dead.schema):
             raise SchemaMismatch(beside_problem(None, None, has_index=False))
+        if connection.exec_driver_sql(index_there(connection.dialect.name, names)).first() is None:
+            # Without it each page would pass the whole history.
+            raise SchemaMismatch(beside_problem(SCHEMA_VERSION, 1, has_index=False))
         if not self._is_known:
             self._names = names
             self._outbox = names.dead_letters(options.layout_topic, options.layout_payload)

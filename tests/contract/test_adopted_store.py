@@ -4,6 +4,7 @@ What only a table of python-cqrs has: two states that wait, rows that its relay 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zlib
 from dataclasses import replace
@@ -11,7 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from outbox_relay.errors import SchemaMismatch
+from outbox_relay.cli.status import read_standing
+from outbox_relay.errors import SchemaMismatch, StoreUnavailable
 from outbox_relay.relay.dead_letters import Selection
 from outbox_relay.relay.ports import PurgePlan, ReadPlan
 from outbox_relay.schema import Codec, Status
@@ -38,6 +40,24 @@ def insert(world: AdoptedWorld, *payloads: bytes) -> list[int]:
     ids = [writer.insert(payload=payload) for payload in payloads]
     writer.commit()
     return ids
+
+
+def with_history(world: AdoptedWorld, rows: int) -> None:
+    """Two thirds are produced, the rest wait."""
+    state = f"CASE WHEN n <= {rows * 2 // 3} THEN 'PRODUCED' ELSE 'NEW' END"
+    values = f"0, 'e', 't', NOW(), '{{}}' FROM seq_1_to_{rows}"
+    ids = "UNHEX(MD5(n)), UNHEX(MD5(n))"
+    if world.engine.dialect.name == "postgresql":
+        state, ids = f"({state})::eventstatus", "gen_random_uuid(), uuid_send(gen_random_uuid())"
+        values = values.replace(f"seq_1_to_{rows}", f"generate_series(1, {rows}) AS numbers(n)")
+    else:
+        values = values.replace(
+            f"FROM seq_1_to_{rows}", f"FROM (SELECT seq AS n FROM seq_1_to_{rows}) AS s"
+        )
+    world.execute(
+        "INSERT INTO outbox (event_id, event_id_bin, event_status, flush_counter, event_name, topic, "
+        f"created_at, payload) SELECT {ids}, {state}, {values}"
+    )
 
 
 async def take(world: AdoptedWorld):
@@ -181,6 +201,30 @@ async def test_a_row_that_its_relay_failed_on_meanwhile_is_marked_all_the_same(w
     assert [world.status(row_id) for row_id in ids] == [Status.PRODUCED, Status.DEAD]
 
 
+async def test_the_reason_is_there_before_the_row_is_given_up(world, monkeypatch):
+    """
+    I2. A relay that dies between the two leaves a row that waits; repeating is safe.
+    """
+    [row_id] = insert(world, b"{}")
+    lease = await take(world)
+    execute, statements = world.store._marks.execute, []
+
+    async def dies(sql, parameters=()):
+        statements.append(sql)
+        if len(statements) == 2:
+            raise StoreUnavailable("the connection broke")
+        return await execute(sql, parameters)
+
+    monkeypatch.setattr(world.store._marks, "execute", dies)
+    with pytest.raises(StoreUnavailable):
+        await world.store.mark_dead(row_id, "too_large: 5 bytes", lease.term)
+    between = world.status(row_id), world.error(row_id)
+    await world.store.mark_dead(row_id, "too_large: 6 bytes", lease.term)
+
+    assert between == (Status.PENDING, "too_large: 5 bytes")
+    assert (world.status(row_id), world.error(row_id)) == (Status.DEAD, "too_large: 6 bytes")
+
+
 async def test_only_our_dead_letters_hold_their_key(world):
     """
     What was abandoned has long been overtaken.
@@ -263,23 +307,49 @@ async def test_without_its_index_no_relay_begins(world):
         await world.store.check_schema()
 
 
-async def test_history_costs_a_read_nothing(mariadb_database, monkeypatch):
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+async def test_history_costs_a_read_nothing(kind, request, monkeypatch):
     """
     I10. Neither what is produced nor what waits beyond the page is looked at.
     """
-    with metered(monkeypatch, "mariadb") as meter:
-        world = AdoptedWorld(mariadb_database, key_path="")
+    with metered(monkeypatch, kind) as meter:
+        world = AdoptedWorld(request.getfixturevalue(f"{kind}_database"), key_path="")
         await world.prepare()
-        world.execute(
-            "INSERT INTO outbox SELECT NULL, UNHEX(MD5(seq)), UNHEX(MD5(seq)), "
-            "IF(seq <= 2000, 'PRODUCED', 'NEW'), 0, 'e', 't', NOW(), '{}' FROM seq_1_to_3000"
-        )
+        with_history(world, 3000)
         await take(world)
         plan = ReadPlan(after_id=0, open_ids=frozenset(), limit=10)
         rows, _ = await meter.rows_and_pages(lambda: world.store.read(plan))
-        dirty, _ = await meter.rows_and_pages(lambda: world.store.uncommitted_ids(plan))
+        await world.store.max_id()
+        ahead, _ = await meter.rows_and_pages(lambda: world.store.uncommitted_ids(plan))
         await world.store.close()
         world.engine.dispose()
 
     assert rows < 100
-    assert dirty < 60
+    assert ahead < 60
+
+
+async def test_history_costs_the_tools_nothing(mariadb, monkeypatch):
+    """
+    I10. Unhinted, MySQL would look for a few dead letters in the order of the primary key.
+    """
+    world = AdoptedWorld(mariadb.create_database(), key_path="")
+    await world.prepare()
+    with_history(world, 20_000)
+    world.execute("UPDATE outbox SET flush_counter = 5 WHERE id > 19990")
+    letters = build_dead_letters(world.options)
+
+    def looked_at() -> int:
+        found = world.execute("SHOW GLOBAL STATUS LIKE 'Handler_read_%'")
+        return sum(int(count) for name, count in found if not name.endswith(("deleted", "retry")))
+
+    world.execute("UPDATE outbox SET event_status = 'PRODUCED' WHERE id <= 19990")
+    before = looked_at()
+    found = await letters.find(Selection(), limit=100)
+    standing = await asyncio.to_thread(read_standing, world.options)
+    after = looked_at()
+    await letters.close()
+    await world.store.close()
+    world.engine.dispose()
+
+    assert (len(found), standing.dead_letter_rows) == (10, 10)
+    assert after - before < 10_000
