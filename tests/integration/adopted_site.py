@@ -4,6 +4,7 @@ An application that writes through a release of python-cqrs, and the relay that 
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from click.testing import Result
 from typer.testing import CliRunner
 
 from outbox_relay.cli.app import app
@@ -23,6 +25,7 @@ from tests.services.database import Database
 from tests.services.process import MissingPartError
 
 ID = "00112233-4455-6677-8899-aabbccddee{:02x}"
+PATIENCE = 20.0
 NAMES = {"MeetingRoomClosed": "notification", "RoomPriced ä": "pydantic"}
 
 
@@ -52,7 +55,11 @@ class Site:
                     f'[database]\nurl = "{self.database.async_url}"',
                     'layout = "python-cqrs"',
                     *lines,
+                    # On a machine that is busy nothing is published twice because it took long.
+                    f"timeout_seconds = {PATIENCE}\nconnect_timeout_seconds = {PATIENCE}",
                     f'[kafka]\nbootstrap_servers = "{self.bootstrap}"',
+                    f"publish_deadline_seconds = {PATIENCE}\nrequest_timeout_seconds = {PATIENCE / 2}",
+                    f"[relay]\nlease_seconds = {2 * PATIENCE}",
                     f"[http]\nenabled = false\n[wire]\n{wire}\n",
                 ]
             ),
@@ -115,11 +122,18 @@ class Site:
         return [(state, flushes) for state, flushes in found]
 
     def command(self, *words: str, code: int = 0, answer: str = "") -> str:
-        """`outbox-relay`, which ends with *code*."""
+        """What `outbox-relay` says, which ends with *code*."""
+        return self._invoked(*words, code=code, answer=answer).output
+
+    def json(self, *words: str) -> Any:
+        """The object that it prints."""
+        return json.loads(self._invoked(*words, "--json").stdout)
+
+    def _invoked(self, *words: str, code: int = 0, answer: str = "") -> Result:
         config = str(self.folder / "config.toml")
         done = CliRunner().invoke(app, [*words, "-c", config], env={"COLUMNS": "200"}, input=answer)
         assert done.exit_code == code, done.output
-        return done.output
+        return done
 
     def adopt(self, *words: str, code: int = 0) -> str:
         return self.command("adopt", "python-cqrs", *words, code=code)

@@ -138,14 +138,14 @@ def test_a_dead_letter_keeps_its_reason_and_its_own_relay_leaves_it(site_of, kaf
     site.execute("UPDATE outbox SET payload = LEFT(payload, 20) WHERE id = 1")
     site.drain()
 
-    listed = json.loads(site.command("dead-letters", "list", "--json"))
+    listed = site.json("dead-letters", "list")
     site.take(site.relays())
 
     assert [row["error"] for row in listed["dead_letters"]] == [
         "unreadable: the payload's zlib stream is truncated"
     ]
     assert len(kafka.consume_all(site.topic)) == 1
-    assert '"dead_letter_rows": 1' in site.command("status", "--json")
+    assert site.json("status")["dead_letter_rows"] == 1
     assert "requeued 1" in site.command("dead-letters", "requeue", "--all", "--yes")
     assert site.states()[0] == ("NEW", 0)
     site.drain()

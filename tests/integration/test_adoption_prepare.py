@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from click.testing import Result
 from typer.testing import CliRunner
 
 from outbox_relay import adoption_move, adoption_prepare
@@ -51,10 +52,17 @@ class Table:
 
     def command(self, *words: str, code: int = 0, answer: str = "") -> str:
         """What any command says."""
+        return self._invoked(*words, code=code, answer=answer).output
+
+    def json(self, *words: str) -> Any:
+        """The object that `adopt` prints."""
+        return json.loads(self._invoked("adopt", "python-cqrs", *words, "--json").stdout)
+
+    def _invoked(self, *words: str, code: int = 0, answer: str = "") -> Result:
         given = [*words, "-c", str(self._config)]
         done = CliRunner().invoke(app, given, env={"COLUMNS": "200"}, input=answer)
         assert done.exit_code == code, done.output
-        return done.output
+        return done
 
     def execute(self, *statements: str) -> list[Any]:
         """As somebody beside it; what the last one answers."""
@@ -225,7 +233,7 @@ def test_what_was_made_new_by_hand_but_not_its_counter_is_given_up_too(table):
     table.insert("NEW")
     table.adopt("--prepare")
 
-    seen = json.loads(table.adopt("--json"))
+    seen = table.json()
     [count] = seen["counts"]
     assert (count["state"], count["rows"], count["given_up"]) == ("NEW", 2, 1)
     assert [row["id"] for row in seen["abandoned"]] == [1]
@@ -246,8 +254,7 @@ def test_revive_takes_what_is_chosen_only(table):
     assert "would requeue 2" in table.adopt("--revive", *chosen, "--dry-run")
     assert table.adopt("--revive", *chosen, code=1, answer="n\n").count("requeued") == 0
     assert table.states() == [("NOT_PRODUCED", 5)] * 4
-    said = table.adopt("--revive", *chosen, "--rate", "1000", "--yes", "--json")
-    assert json.loads(said.splitlines()[-1]) == {"requeued": 2}
+    assert table.json("--revive", *chosen, "--rate", "1000", "--yes") == {"requeued": 2}
     assert [state for state, _ in table.states()] == ["NOT_PRODUCED", "NEW", "NEW", "NOT_PRODUCED"]
 
 
@@ -286,7 +293,7 @@ def test_watch_tells_whether_the_old_relay_works(table, monkeypatch):
     meanwhile("UPDATE outbox SET event_status = 'PRODUCED'")
     assert "cannot be seen" in table.adopt("--watch", "1")
     meanwhile("UPDATE outbox SET flush_counter = flush_counter + 1")
-    assert json.loads(table.adopt("--watch", "1", "--json"))["relay_at_work"] is None
+    assert table.json("--watch", "1")["relay_at_work"] is None
 
 
 def test_what_moves_is_counted_and_what_stays_is_told(table):
