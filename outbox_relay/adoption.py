@@ -107,7 +107,7 @@ def prepare(
 
     def work(connection: sa.Connection) -> list[str]:
         names = adopted_in(connection, options.table, options.schema or None)
-        return make_missing(connection, names, begins)
+        return make_missing(connection, names, begins, pooled=options.transaction_pooler)
 
     return connected(options, work)
 

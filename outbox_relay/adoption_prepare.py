@@ -68,14 +68,22 @@ def _index_statements(connection: sa.Connection, names: AdoptedTables) -> list[s
 
 
 def make_missing(
-    connection: sa.Connection, names: AdoptedTables, begins: Callable[[str], None]
+    connection: sa.Connection,
+    names: AdoptedTables,
+    begins: Callable[[str], None],
+    *,
+    pooled: bool = False,
 ) -> list[str]:
     """
     Make what is not there; calls *begins* with each statement before it is run.
 
+    *pooled*: behind a transaction pooler, where a lock or a setting of the session would stay with
+    whoever gets the connection next.
+
     Raises StoreUnavailable if somebody else is at it, or an open transaction does not let go of the table.
     """
-    _keep_others_out(connection, names)
+    if not pooled:
+        _keep_others_out(connection, names)
     statements = missing(connection, names)
     for statement in statements:
         begins(statement)

@@ -19,7 +19,7 @@ from outbox_relay.cli.dead_letter_options import (
     TopicOption,
     YesOption,
 )
-from outbox_relay.cli.dead_letter_work import Pace
+from outbox_relay.cli.dead_letter_work import Pace, progress_bar
 from outbox_relay.cli.dead_letters import carry_out_requeue
 from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require_driver
 from outbox_relay.cli.options import ConfigOption, SetOption, load
@@ -157,7 +157,9 @@ def _move(settings: Config, to: str, *, payload_only: bool, dry_run: bool, yes: 
             f"to {to}?"
         )
         typer.confirm(text, abort=True, err=True)
-    typer.echo(f"moved {move.run():,}{stays}")
+    with progress_bar("move", waiting.rows, quiet=False) as move.moved:
+        moved = move.run()
+    typer.echo(f"moved {moved:,}{stays}")
 
 
 def _show(settings: Config, *, watch: float, as_json: bool) -> None:

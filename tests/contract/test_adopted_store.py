@@ -138,6 +138,7 @@ async def test_a_payload_that_only_looks_like_zlib_is_what_it_is_said_to_be(worl
         ("auto", b'{"event_id":"%s","event_timestamp":"2026-01-02T03:04:05","event_name":"event"'),
         ("python-cqrs-0", b'{"message_type":"ecst_event","message_name":"event","message_id":"%s"'),
     ],
+    ids=["1.0.0", "0.2.0"],
 )
 async def test_of_rows_with_a_payload_alone_the_document_is_made(world, told, begins):
     """

@@ -73,7 +73,7 @@ def relay(folder: Path, marks: int | None = None) -> int:
 @pytest.mark.parametrize("server", ["mariadb", "postgresql"])
 def test_killed_between_ack_and_mark_it_loses_nothing(request, kafka, topic_name, tmp_path, server):
     """
-    I1, I3, I4, I6. Each event is published, again only what was in flight at a kill, and in order within its key,
+    I2, I3, I4, I6. Each event is published, again only what was in flight at a kill, and in order within its key,
     whichever state the old relay left it in; then all are PRODUCED.
     """
     database = request.getfixturevalue(f"{server}_database")
@@ -127,7 +127,7 @@ def wait_until(what: Callable[[], bool]) -> None:
 
 def test_run_beside_then_switch_then_move(site_of, kafka):
     """
-    I1. The whole way of the guide, with the real old relay. While both run, each event is published by one or
+    I2. The whole way of the guide, with the real old relay. While both run, each event is published by one or
     both, and all of them are; in the same outage the old relay gives up what ours keeps.
     """
     site = site_of("5.3.0", zlib=False)
