@@ -87,6 +87,23 @@ async def test_what_was_tried_before_comes_in_its_place(world):
     assert [row.id for row in await world.store.read(few)] == ids[:2]
 
 
+async def test_rows_come_by_id_in_whatever_order_the_database_gives_them(world, monkeypatch):
+    """
+    I4. The statement sorts ids only: which order the join gives the rows is the database's choice.
+    """
+    ids = insert(world, *[b"{}"] * 5)
+    await take(world)
+    execute = world.store._reads.execute
+
+    async def backwards(sql, parameters=()):
+        answer = await execute(sql, parameters)
+        return replace(answer, rows=list(reversed(answer.rows)))
+
+    monkeypatch.setattr(world.store._reads, "execute", backwards)
+
+    assert [row.id for row in await world.store.read(EVERYTHING)] == ids
+
+
 async def test_rows_are_told_apart_by_their_first_bytes(world):
     """
     Compressed or not, with the key out of the document, small or left behind.
