@@ -1,7 +1,7 @@
 """
-Taking over a table of python-cqrs: what is there, what a relay needs beside it, and moving away from it.
+Taking over a table of python-cqrs: what is there, and what a relay needs beside it.
 
-`look` changes nothing. `prepare` adds an index and tables of ours, and repeats safely.
+`look` and `planned` change nothing. `prepare` adds an index and tables of ours, and repeats safely.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateTable
 
+from outbox_relay.adoption_prepare import make_missing, missing, relay_at_work
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.migrate import database_engine
 from outbox_relay.python_cqrs import (
@@ -23,7 +23,6 @@ from outbox_relay.python_cqrs import (
     Layout,
     adopted_in,
 )
-from outbox_relay.schema import SCHEMA_VERSION
 from outbox_relay.store.login import hint, said
 from outbox_relay.store.options import DatabaseOptions
 
@@ -70,6 +69,9 @@ class Found:
     missing: tuple[str, ...]
     """The statements that `prepare` would run."""
 
+    ours_at_work: bool
+    """Whether a relay of ours holds the lease: it marks rows too."""
+
     def total(self, state: str) -> int:
         """Rows of one state."""
         return sum(count.rows for count in self.counts if count.state == state)
@@ -94,52 +96,29 @@ def look(options: DatabaseOptions, *, shown: int = 20) -> Found:
     return connected(options, lambda connection: _look(connection, options, shown))
 
 
-def prepare(options: DatabaseOptions) -> list[str]:
-    """Make what is missing beside the table, and its index. The statements that were run."""
+def prepare(
+    options: DatabaseOptions, *, begins: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """
+    Make what is missing beside the table, and its index: see `outbox_relay.adoption_prepare`.
+
+    Calls *begins* with each statement before it is run. All of them are returned.
+    """
 
     def work(connection: sa.Connection) -> list[str]:
         names = adopted_in(connection, options.table, options.schema or None)
-        statements = missing(connection, names)
-        for statement in statements:
-            connection.exec_driver_sql(statement.replace("%", "%%"))
-        return statements
+        return make_missing(connection, names, begins, pooled=options.transaction_pooler)
 
     return connected(options, work)
 
 
-def index_statement(connection: sa.Connection, names: AdoptedTables) -> str:
-    """Makes the index while others read and write the table."""
-    quote = connection.dialect.identifier_preparer.quote_identifier
-    table = ".".join(quote(part) for part in (names.outbox.schema, names.outbox.name) if part)
-    columns = "(event_status, id, flush_counter)"
-    if connection.dialect.name == "postgresql":
-        return f"CREATE INDEX CONCURRENTLY {quote(names.index)} ON {table} {columns}"
-    return f"ALTER TABLE {table} ADD INDEX {quote(names.index)} {columns}, ALGORITHM=INPLACE, LOCK=NONE"
+def planned(options: DatabaseOptions) -> list[str]:
+    """What `prepare` would run. Reads no row of the table."""
 
+    def work(connection: sa.Connection) -> list[str]:
+        return missing(connection, adopted_in(connection, options.table, options.schema or None))
 
-def missing(connection: sa.Connection, names: AdoptedTables) -> list[str]:
-    """The statements that make what is not there, in their order."""
-    inspector = sa.inspect(connection)
-    schema = names.outbox.schema
-    beside = names.beside
-    wanted = (names.dead, beside.control, beside.lease, beside.version)
-    absent = [table for table in wanted if not inspector.has_table(table.name, schema=schema)]
-    found = [str(CreateTable(table).compile(dialect=connection.dialect)) for table in absent]
-    found = [" ".join(text.split()) for text in found]
-    quote = connection.dialect.identifier_preparer.format_table
-    # One lane: its rows say nothing of lanes, so one relay is active and the others stand by.
-    if beside.lease in absent or _is_empty(connection, beside.lease):
-        found.append(f"INSERT INTO {quote(beside.lease)} (lane) VALUES (0)")
-    if beside.version in absent or _is_empty(connection, beside.version):
-        values = f"({SCHEMA_VERSION:d}, 1)"
-        found.append(f"INSERT INTO {quote(beside.version)} (version, min_reader) VALUES {values}")
-    if not inspector.has_index(names.outbox.name, names.index, schema=schema):
-        found.append(index_statement(connection, names))
-    return found
-
-
-def _is_empty(connection: sa.Connection, table: sa.Table) -> bool:
-    return connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is None
+    return connected(options, work)
 
 
 def _look(connection: sa.Connection, options: DatabaseOptions, shown: int) -> Found:
@@ -164,12 +143,15 @@ def _look(connection: sa.Connection, options: DatabaseOptions, shown: int) -> Fo
         )
         for row in connection.execute(chosen)
     ]
+    to_make = missing(connection, names)
     lost = (
         sa.select(c.id, c.event_name, topic.label("topic"), c.created_at)
         .where(names.given_up())
         .order_by(c.id)
-        .limit(shown)
+        .limit(shown if any(count.given_up for count in counts) else 0)
     )
+    if not to_make:
+        lost = names.by_index(lost)
     return Found(
         table=options.table,
         layout=layout,
@@ -184,7 +166,8 @@ def _look(connection: sa.Connection, options: DatabaseOptions, shown: int) -> Fo
             for row in connection.execute(lost)
         ),
         warnings=tuple(_warnings(connection, options, names)),
-        missing=tuple(missing(connection, names)),
+        missing=tuple(to_make),
+        ours_at_work=relay_at_work(connection, names),
     )
 
 
@@ -204,8 +187,10 @@ def _warnings(
     if layout.text_ids and not layout.has_event_type:
         found.append(
             "event_id is text: python-cqrs 4.10.1 and later write 16 bytes there, which fails on utf8mb4 "
-            "(error 1366) and is stored as noise on latin1; its applications stay below 4.10.1, or the "
-            "column becomes BINARY(16) first. The relay reads event_id_bin, which is right in any case"
+            "(error 1366) and is stored as noise on latin1. Before an application goes to 4.10.1 let this "
+            "relay take over, which reads event_id_bin, and stop the old one; then run `ALTER TABLE "
+            f"{options.table} MODIFY event_id VARBINARY(32) NOT NULL`, which copies the table while "
+            "writers wait: applications of both kinds write there"
         )
     kind = type(types["payload"]).__name__.upper()
     if kind == "BLOB":

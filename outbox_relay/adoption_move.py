@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from outbox_relay.adoption import connected
+from outbox_relay.adoption_prepare import relay_at_work
 from outbox_relay.compression import UnreadablePayload, inflate
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
 from outbox_relay.migrate import read_version
@@ -26,6 +27,8 @@ from outbox_relay.python_cqrs import (
     AdoptedTables,
     adopted_in,
     codec_of,
+    index_there,
+    state,
 )
 from outbox_relay.relay.envelope import ENVELOPES, Parts
 from outbox_relay.schema import (
@@ -35,13 +38,23 @@ from outbox_relay.schema import (
     Tables,
     schema_problem,
     tables,
-    utc_now,
 )
 from outbox_relay.store.options import DatabaseOptions
 
 ROWS_AT_ONCE: Final = 500
 LOCK_SECONDS: Final = 5
 """How long it waits for an application that has not committed."""
+
+_LOCKED: Final = (1205, "55P03")
+"""What MySQL and PostgreSQL call a lock that did not come in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What there is to move, and what stays because it was given up."""
+
+    rows: int
+    given_up: int
 
 
 @dataclass(slots=True)
@@ -68,13 +81,35 @@ class Move:
         """
         return connected(self.options, self._all, isolation="READ COMMITTED")
 
+    def waiting(self) -> Waiting:
+        """How much there is to move, by the index alone. Moves nothing; raises as `run` does."""
+        return connected(self.options, self._waiting)
+
+    def _waiting(self, connection: sa.Connection) -> Waiting:
+        names, _ = self._tables(connection)
+
+        def count(wanted: sa.ColumnElement[bool]) -> int:
+            rows = sa.select(sa.func.count()).select_from(names.outbox).where(wanted)
+            return int(connection.execute(names.by_index(rows)).scalar_one())
+
+        return Waiting(rows=count(names.pending()), given_up=count(names.given_up()))
+
     def _all(self, connection: sa.Connection) -> int:
         names, ours = self._tables(connection)
         connection.commit()
         total = 0
         while True:
-            with connection.begin():
-                rows = self._some(connection, names, ours)
+            try:
+                with connection.begin():
+                    rows = self._some(connection, names, ours)
+            except sa.exc.DBAPIError as error:
+                if _code(error) not in _LOCKED:
+                    raise
+                raise StoreUnavailable(
+                    f"a transaction on {names.outbox.name} has not ended within {LOCK_SECONDS} s (error "
+                    f"{_code(error)}), after {total:,} rows were moved: stop what writes there and the "
+                    "old relay, then run the same command"
+                ) from error
             if not rows:
                 return total
             total += rows
@@ -83,7 +118,8 @@ class Move:
     def _tables(self, connection: sa.Connection) -> tuple[AdoptedTables, Tables]:
         schema = self.options.schema or None
         names = adopted_in(connection, self.options.table, schema)
-        if not sa.inspect(connection).has_index(names.outbox.name, names.index, schema=schema):
+        has_index = connection.exec_driver_sql(index_there(connection.dialect.name, names)).first()
+        if has_index is None:
             raise SchemaMismatch(
                 f"{names.outbox.name} has no index by which its rows are found in order: run "
                 "`outbox-relay adopt python-cqrs --prepare`"
@@ -93,15 +129,32 @@ class Move:
         ours = tables(self.to, schema=schema)
         problem = schema_problem(*read_version(connection, ours))
         if problem is not None:
-            raise SchemaMismatch(f"{self.to}: {problem} with database.table = {self.to}")
+            raise SchemaMismatch(
+                f"{self.to}: {problem}, here `outbox-relay migrate {self._settings_of_ours()}`"
+            )
         return names, ours
+
+    def _settings_of_ours(self) -> str:
+        """What makes a configuration for the old table one for the new table."""
+        told = ["layout=outbox", f"table={self.to}"]
+        told += [
+            f"{name}="
+            for name in ("layout_topic", "layout_key_path")
+            if getattr(self.options, name)
+        ]
+        told += [
+            f"{name}={default}"
+            for name, default in (("layout_payload", "sniff"), ("layout_envelope", "auto"))
+            if getattr(self.options, name) != default
+        ]
+        return " ".join(f"-s database.{setting}" for setting in told)
 
     def _some(self, connection: sa.Connection, names: AdoptedTables, ours: Tables) -> int:
         """The next rows, in one transaction."""
         self._keep_writers_out(connection, names)
         self._keep_relays_out(connection, names)
         rows = sorted(
-            (row for state in PENDING_STATES for row in self._first(connection, names, state)),
+            (row for name in PENDING_STATES for row in self._first(connection, names, name)),
             key=lambda row: int(row.id),
         )[: self.rows_at_once]
         if rows:
@@ -126,30 +179,30 @@ class Move:
         lease = names.beside.lease
         if not sa.inspect(connection).has_table(lease.name, schema=lease.schema):
             return
-        lives = sa.case((lease.c.expires_at > utc_now(), 1), else_=0)
-        if any(connection.execute(sa.select(lives).with_for_update()).scalars()):
+        # Locked: none begins before this transaction has ended.
+        connection.execute(sa.select(lease.c.lane).with_for_update()).all()
+        if relay_at_work(connection, names):
             raise StoreUnavailable(
                 f"a relay is at work on {names.outbox.name}: stop it, then run the same command"
             )
 
     def _first(
-        self, connection: sa.Connection, names: AdoptedTables, state: str
+        self, connection: sa.Connection, names: AdoptedTables, name: str
     ) -> Sequence[sa.Row[Any]]:
         c = names.outbox.c
-        epoch: sa.ColumnElement[Any] = sa.func.unix_timestamp(c.created_at)
+        # A time that there is not, such as 0000-00-00, is none.
+        epoch: sa.ColumnElement[Any] = sa.func.coalesce(sa.func.unix_timestamp(c.created_at), 0)
         if connection.dialect.name == "postgresql":
             zoned = sa.cast(c.created_at, postgresql.TIMESTAMP(timezone=True))
             epoch = sa.extract("epoch", zoned)
         chosen = (
             sa.select(names.outbox, epoch.label("created_epoch"))
-            .where(c.event_status == state, c.flush_counter < MOST_FLUSHES)
+            .where(c.event_status == state(name), c.flush_counter < MOST_FLUSHES)
             .order_by(c.id)
             .limit(self.rows_at_once)
             .with_for_update()
-            .with_hint(names.outbox, f"FORCE INDEX ({names.index})", "mysql")
-            .with_hint(names.outbox, f"FORCE INDEX ({names.index})", "mariadb")
         )
-        return connection.execute(chosen).all()
+        return connection.execute(names.by_index(chosen)).all()
 
     def _values(self, row: sa.Row[Any], names: AdoptedTables) -> dict[str, Any]:
         layout, options = names.layout, self.options
@@ -191,6 +244,13 @@ class Move:
                 tzinfo=None
             ),
         }
+
+
+def _code(error: sa.exc.DBAPIError) -> object:
+    """The number of an error of MySQL, the state of one of PostgreSQL."""
+    number = next(iter(getattr(error.orig, "args", ())), None)
+    # MySQL's drivers name a state too, which says less than the number.
+    return number if isinstance(number, int) else getattr(error.orig, "sqlstate", None)
 
 
 def _payload_of(document: bytes) -> bytes:

@@ -212,7 +212,20 @@ def _title(script: Script) -> str:
     return f"{script.revision} {script.doc.splitlines()[0].rstrip('.')}"
 
 
+def refuse_python_cqrs(connection: sa.Connection, outbox: sa.Table) -> None:
+    """Raise SchemaMismatch if the table is one of python-cqrs: it is adopted, not migrated."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(outbox.name, outbox.schema):
+        return
+    if "event_status" in {c["name"] for c in inspector.get_columns(outbox.name, outbox.schema)}:
+        raise SchemaMismatch(
+            f'{outbox.name} is a table of python-cqrs: set database.layout = "python-cqrs" to relay it in '
+            "place, or name another database.table"
+        )
+
+
 def _missing(connection: sa.Connection, names: Tables) -> list[str]:
+    refuse_python_cqrs(connection, names.outbox)
     version, min_reader = read_version(connection, names)
     if version is not None and (min_reader or 0) > SCHEMA_VERSION:
         raise SchemaMismatch(schema_problem(version, min_reader))
@@ -275,6 +288,7 @@ def _apply(connection: sa.Connection, names: Tables, was_there: list[int]) -> li
     """
     with _one_at_a_time:
         take_turn(connection, names.outbox)
+        refuse_python_cqrs(connection, names.outbox)
         version, min_reader = read_version(connection, names)
         if version is not None and (min_reader or 0) > SCHEMA_VERSION:
             raise SchemaMismatch(schema_problem(version, min_reader))

@@ -169,6 +169,21 @@ def key_at(document: bytes, path: Sequence[str]) -> bytes | None:
     return key if len(key) <= MAX_KEY_BYTES else None
 
 
+def state(name: str) -> sa.ColumnElement[str]:
+    """
+    A state in a statement.
+
+    As a literal: on PostgreSQL its type, wherever that is, must not be named.
+    """
+    return sa.literal_column(f"'{name}'", sa.String())
+
+
+def _waits(c: Any) -> sa.ColumnElement[bool]:
+    """Whether the row has a state in which rows wait, whatever its counter says."""
+    wanted: sa.ColumnElement[bool] = c.event_status.in_([state(name) for name in PENDING_STATES])
+    return wanted
+
+
 class _UuidOfBytes(TypeDecorator[UUID]):
     """A UUID in 16 plain bytes on every database."""
 
@@ -194,26 +209,36 @@ class AdoptedTables:
         """The index by which rows are read: python-cqrs makes none."""
         return f"{self.outbox.name}_relay_ix"
 
+    def by_index(self, chosen: sa.Select[Any]) -> sa.Select[Any]:
+        """*chosen* by the index. Unhinted, MySQL passes the whole history for the first few by id."""
+        hint = f"FORCE INDEX ({self.index})"
+        return chosen.with_hint(self.outbox, hint, "mysql").with_hint(self.outbox, hint, "mariadb")
+
     def pending(self) -> sa.ColumnElement[bool]:
         """What its own relay would select too."""
         c = self.outbox.c
-        return sa.and_(c.event_status.in_(PENDING_STATES), c.flush_counter < MOST_FLUSHES)
+        return sa.and_(_waits(c), c.flush_counter < MOST_FLUSHES)
 
     def given_up(self) -> sa.ColumnElement[bool]:
-        """What neither relay selects any more."""
+        """
+        What neither relay selects any more.
+
+        Also what somebody made NEW again by hand without its counter: its relay passes it over.
+        """
         c = self.outbox.c
-        return sa.and_(c.event_status == "NOT_PRODUCED", c.flush_counter >= MOST_FLUSHES)
+        return sa.and_(_waits(c), c.flush_counter >= MOST_FLUSHES)
 
     def seconds_waited(self, connection: sa.Connection) -> sa.ColumnElement[Any]:
         """How long ago the oldest pending row was created, by the server's clock and zone."""
         c = self.outbox.c
         firsts = [
-            sa.select(c.created_at)
-            .where(c.event_status == state, c.flush_counter < MOST_FLUSHES)
-            .order_by(c.id)
-            .limit(1)
-            .scalar_subquery()
-            for state in PENDING_STATES
+            self.by_index(
+                sa.select(c.created_at)
+                .where(c.event_status == state(name), c.flush_counter < MOST_FLUSHES)
+                .order_by(c.id)
+                .limit(1)
+            ).scalar_subquery()
+            for name in PENDING_STATES
         ]
         new, failed = firsts
         oldest = sa.func.least(sa.func.coalesce(new, failed), sa.func.coalesce(failed, new))
@@ -221,14 +246,24 @@ class AdoptedTables:
             return sa.extract("epoch", sa.func.localtimestamp() - oldest)
         return sa.func.timestampdiff(sa.text("SECOND"), oldest, sa.func.now())
 
-    def dead_letters(self, topic: str) -> sa.Subquery:
-        """The rows that were given up, in the columns of our own table."""
+    def _codec(self, told: str) -> sa.ColumnElement[int]:
+        """As `codec_of`, in the database."""
+        if told != "sniff":
+            return sa.literal(int(Codec[told.upper()]))
+        is_zlib = sa.func.substr(self.outbox.c.payload, 1, 2).in_(ZLIB_STARTS)
+        return sa.case((is_zlib, int(Codec.ZLIB)), else_=int(Codec.RAW))
+
+    def dead_letters(self, topic: str, stored_as: str) -> sa.Subquery:
+        """
+        The rows that were given up, in the columns of our own table.
+
+        *topic* and *stored_as* are database.layout_topic and layout_payload.
+        """
         c, d = self.outbox.c, self.dead.c
         named = sa.literal(topic) if "topic" not in c else sa.func.coalesce(
             sa.func.nullif(c.topic, ""), topic
         )  # fmt: skip
-        codec = sa.case((sa.func.substr(c.payload, 1, 1) == b"x", 1), else_=0)
-        return (
+        chosen = (
             sa.select(
                 c.id,
                 sa.type_coerce(c.event_id_bin, _UuidOfBytes()).label("event_id"),
@@ -237,7 +272,7 @@ class AdoptedTables:
                 d.key,
                 sa.null().label("headers"),
                 sa.literal("application/json").label("content_type"),
-                codec.label("codec"),
+                self._codec(stored_as).label("codec"),
                 c.payload,
                 c.flush_counter.label("attempts"),
                 c.created_at,
@@ -245,10 +280,13 @@ class AdoptedTables:
                 sa.func.coalesce(d.last_error, ABANDONED_ERROR).label("last_error"),
                 sa.literal(int(Status.DEAD)).label("status"),
             )
-            .select_from(self.outbox.outerjoin(self.dead, c.id == d.id))
+            # Below, a reason is that of an earlier time, or of a mark that never came.
+            .select_from(
+                self.outbox.outerjoin(self.dead, sa.and_(c.id == d.id, c.flush_counter >= GIVEN_UP))
+            )
             .where(self.given_up())
-            .subquery("dead_letters")
         )
+        return self.by_index(chosen).subquery("dead_letters")
 
 
 def adopted_tables(
@@ -264,8 +302,7 @@ def adopted_tables(
     columns: list[sa.Column[Any]] = [
         sa.Column("id", sa.BigInteger(), primary_key=True),
         sa.Column("event_id_bin", sa.LargeBinary()),
-        # Called as python-cqrs calls its type on PostgreSQL.
-        sa.Column("event_status", sa.Enum(*PENDING_STATES, "PRODUCED", name="eventstatus")),
+        sa.Column("event_status", sa.String(16)),
         sa.Column("flush_counter", sa.SmallInteger()),
         sa.Column("event_name", sa.String(255)),
         sa.Column("created_at", sa.DateTime()),
@@ -300,6 +337,19 @@ def adopted_in(connection: sa.Connection, name: str, schema: str | None) -> Adop
         columns = inspector.get_columns(name, schema=schema)
         types = {column["name"]: str(column["type"]) for column in columns}
     return adopted_tables(name, schema=schema, layout=recognise(name, types))
+
+
+def index_there(dialect_name: str, names: AdoptedTables) -> str:
+    """A query with a row, if the index is there and whole."""
+    schema = names.outbox.schema
+    if dialect_name == "postgresql":
+        index = ".".join(f'"{part}"' for part in (schema, names.index) if part)
+        return f"SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('{index}') AND indisvalid"
+    where = f"'{schema}'" if schema else "DATABASE()"
+    return (
+        f"SELECT 1 FROM information_schema.statistics WHERE table_schema = {where} "
+        f"AND table_name = '{names.outbox.name}' AND index_name = '{names.index}' LIMIT 1"
+    )
 
 
 def _bytes(length: int) -> Any:

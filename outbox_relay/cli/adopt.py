@@ -19,7 +19,7 @@ from outbox_relay.cli.dead_letter_options import (
     TopicOption,
     YesOption,
 )
-from outbox_relay.cli.dead_letter_work import Pace
+from outbox_relay.cli.dead_letter_work import Pace, progress_bar
 from outbox_relay.cli.dead_letters import carry_out_requeue
 from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require_driver
 from outbox_relay.cli.options import ConfigOption, SetOption, load
@@ -90,6 +90,16 @@ def python_cqrs(
     """
     if sum((prepare, revive, move_to is not None)) > 1:
         fail(Exit.USAGE, "--prepare, --revive and --move-to are steps: one at a time")
+    chooses = topics or from_id is not None or to_id is not None or rate is not None
+    if chooses and not revive:
+        # Else somebody would move every topic who named one.
+        fail(Exit.USAGE, "--topic, --from-id, --to-id and --rate go with --revive")
+    if payload_only and move_to is None:
+        fail(Exit.USAGE, "--payload-only goes with --move-to")
+    if (watch or as_json) and (prepare or move_to is not None):
+        fail(Exit.USAGE, "--watch and --json look: leave out --prepare and --move-to")
+    if watch and revive:
+        fail(Exit.USAGE, "--watch looks: leave out --revive")
     chosen = [*(flags or []), LAYOUT]
     if revive:
         which = Selection(
@@ -114,17 +124,19 @@ def _prepare(settings: Config, *, dry_run: bool) -> None:
     from outbox_relay import adoption
 
     if dry_run:
-        done = list(adoption.look(settings.database).missing)
+        done = adoption.planned(settings.database)
+        for statement in done:
+            typer.echo(f"{statement};")
     else:
-        done = adoption.prepare(settings.database)
-    for statement in done:
-        typer.echo(f"{statement};")
+        # Before each: an index over a large table takes its time.
+        done = adoption.prepare(settings.database, begins=lambda text: typer.echo(f"{text};"))
     if not done:
         typer.echo("nothing to do: the index and the tables are there")
+    elif not dry_run:
+        typer.echo(f"done: {settings.database.table} is ready for a relay")
 
 
 def _move(settings: Config, to: str, *, payload_only: bool, dry_run: bool, yes: bool) -> None:
-    from outbox_relay import adoption
     from outbox_relay.adoption_move import Move
     from outbox_relay.schema import tables
 
@@ -132,15 +144,22 @@ def _move(settings: Config, to: str, *, payload_only: bool, dry_run: bool, yes: 
         tables(to)
     except ValueError as error:
         fail(Exit.USAGE, f"--move-to: {error}")
-    found = adoption.look(settings.database)
-    waiting = found.total("NEW") + found.total("NOT_PRODUCED") - found.given_up
+    move = Move(settings.database, to, payload_only=payload_only)
+    waiting = move.waiting()
+    stays = f"; {waiting.given_up:,} given up stay, see --revive" if waiting.given_up else ""
     if dry_run:
-        typer.echo(f"would move {waiting:,}; nothing is done")
+        typer.echo(f"would move {waiting.rows:,}{stays}; nothing is done")
         return
+    table = settings.database.table
     if not yes:
-        text = f"no application writes to {found.table} any more; move {waiting:,} rows to {to}?"
+        text = (
+            f"no application writes to {table} any more, no relay works on it; move {waiting.rows:,} rows "
+            f"to {to}?"
+        )
         typer.confirm(text, abort=True, err=True)
-    typer.echo(f"moved {Move(settings.database, to, payload_only=payload_only).run():,}")
+    with progress_bar("move", waiting.rows, quiet=False) as move.moved:
+        moved = move.run()
+    typer.echo(f"moved {moved:,}{stays}")
 
 
 def _show(settings: Config, *, watch: float, as_json: bool) -> None:
@@ -166,7 +185,11 @@ def _show(settings: Config, *, watch: float, as_json: bool) -> None:
             typer.echo(f"{found.given_up - len(lost):,} more are not shown")
     for warning in found.warnings:
         typer.echo(f"\nwarning: {warning}")
-    if moves is not None:
+    if moves and found.ours_at_work:
+        typer.echo(
+            "\na relay of ours works on it; whether one of python-cqrs does too cannot be seen"
+        )
+    elif moves is not None:
         seen = "at work: stop it, or events are published twice" if moves else "not seen at work"
         typer.echo(f"\na relay of python-cqrs is {seen}")
     if found.missing:
@@ -179,4 +202,6 @@ def _show(settings: Config, *, watch: float, as_json: bool) -> None:
 
 def _as_json(found: Found, moves: bool | None) -> dict[str, Any]:
     fields = dataclasses.asdict(found)
+    if found.ours_at_work:
+        moves = moves and None  # ours marks rows too
     return fields | {"releases": found.layout.releases, "relay_at_work": moves}

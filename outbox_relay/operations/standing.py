@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from outbox_relay.adoption import missing
-from outbox_relay.migrate import read_version
+from outbox_relay.adoption_prepare import missing
+from outbox_relay.migrate import read_version, refuse_python_cqrs
 from outbox_relay.operations.access import Access
 from outbox_relay.operations.pausing import THE_PURGE, Pause, read_pauses
 from outbox_relay.operations.selection import by_status
@@ -106,6 +106,7 @@ async def backlog(
 
 
 def _read(connection: sa.Connection, names: Tables) -> Standing:
+    refuse_python_cqrs(connection, names.outbox)
     version, min_reader = read_version(connection, names)
     problem = schema_problem(version, min_reader)
     if version is None or problem:

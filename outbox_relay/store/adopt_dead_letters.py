@@ -13,8 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox_relay.errors import SchemaMismatch
-from outbox_relay.python_cqrs import AdoptedTables, adopted_in, adopted_tables, beside_problem
+from outbox_relay.python_cqrs import (
+    AdoptedTables,
+    adopted_in,
+    adopted_tables,
+    beside_problem,
+    index_there,
+    state,
+)
 from outbox_relay.relay.dead_letters import DeadLetter, Found, Selection
+from outbox_relay.schema import SCHEMA_VERSION
 from outbox_relay.store.dead_letters import Result, SqlDeadLetters, _chunks
 from outbox_relay.store.options import DatabaseOptions
 
@@ -40,9 +48,12 @@ class AdoptedDeadLetters(SqlDeadLetters):
         names = adopted_in(connection, options.table, options.schema or None)
         if not sa.inspect(connection).has_table(names.dead.name, schema=names.dead.schema):
             raise SchemaMismatch(beside_problem(None, None, has_index=False))
+        if connection.exec_driver_sql(index_there(connection.dialect.name, names)).first() is None:
+            # Without it each page would pass the whole history.
+            raise SchemaMismatch(beside_problem(SCHEMA_VERSION, 1, has_index=False))
         if not self._is_known:
             self._names = names
-            self._outbox = names.dead_letters(self._options.layout_topic)
+            self._outbox = names.dead_letters(options.layout_topic, options.layout_payload)
             self._is_known = True
         return work(connection)
 
@@ -70,7 +81,7 @@ class AdoptedDeadLetters(SqlDeadLetters):
     async def requeue(self, ids: Sequence[int]) -> int:
         """See DeadLetters. As if they had just been written: the other relay selects them too."""
         names = self._names
-        change = sa.update(names.outbox).values(event_status="NEW", flush_counter=0)
+        change = sa.update(names.outbox).values(event_status=state("NEW"), flush_counter=0)
         return await self._settle(change, ids)
 
     async def discard(self, ids: Sequence[int]) -> int:

@@ -19,6 +19,7 @@ from outbox_relay.python_cqrs import (
     ZLIB_STARTS,
     AdoptedTables,
     Layout,
+    index_there,
 )
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, ReadPlan
 from outbox_relay.store.dialect import Dialect
@@ -79,10 +80,10 @@ class AdoptedStatements(Statements):
         self._dead_keys = (
             f"SELECT d.id, d.topic, {d.blob.format(f'd.{d.key}')} FROM {dead} AS d "
             f"JOIN {name} AS o ON o.id = d.id WHERE d.{d.key} IS NOT NULL "
-            f"AND o.event_status = 'NOT_PRODUCED' AND o.flush_counter >= {MOST_FLUSHES:d} "
+            f"AND o.event_status = 'NOT_PRODUCED' AND o.flush_counter >= {GIVEN_UP:d} "
             "ORDER BY d.id LIMIT {:d}"
         )
-        self.index_there = _index_there(d, names)
+        self.index_there = index_there(d.name, names)
         self.types = _types(d, names)
 
     def _row_columns(self) -> str:
@@ -213,18 +214,6 @@ class AdoptedStatements(Statements):
             f"SELECT {some(self._every('id > 0'))}, {some(given_up)}, "
             f"LEAST(COALESCE({new}, {failed}), COALESCE({failed}, {new}))"
         )
-
-
-def _index_there(dialect: Dialect, names: AdoptedTables) -> str:
-    schema = names.outbox.schema
-    if dialect.name == "postgresql":
-        where = f"= '{schema}'" if schema else "= ANY (current_schemas(false))"
-        return f"SELECT 1 FROM pg_indexes WHERE schemaname {where} AND indexname = '{names.index}' LIMIT 1"
-    where = f"'{schema}'" if schema else "DATABASE()"
-    return (
-        f"SELECT 1 FROM information_schema.statistics WHERE table_schema = {where} "
-        f"AND table_name = '{names.outbox.name}' AND index_name = '{names.index}' LIMIT 1"
-    )
 
 
 def _types(dialect: Dialect, names: AdoptedTables) -> str:

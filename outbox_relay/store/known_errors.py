@@ -58,6 +58,7 @@ _OF_SERVER = """
 1159 ER_NET_READ_INTERRUPTED repeat the server waited too long for us
 1160 ER_NET_ERROR_ON_WRITE repeat the connection broke
 1161 ER_NET_WRITE_INTERRUPTED repeat the server waited too long for us
+1176 ER_KEY_DOES_NOT_EXITS term an index is not there: a migration may be under way
 1180 ER_ERROR_DURING_COMMIT repeat nobody knows whether it is committed
 1203 ER_TOO_MANY_USER_CONNECTIONS all the user has too many connections
 1205 ER_LOCK_WAIT_TIMEOUT repeat somebody holds a lock for long

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from outbox_relay import adoption
+from outbox_relay.adoption_prepare import missing
 from outbox_relay.python_cqrs import MOST_FLUSHES, adopted_tables
 from outbox_relay.relay.ports import Store
 from outbox_relay.schema import Status
@@ -118,7 +118,7 @@ class AdoptedWorld:
     async def prepare(self) -> None:
         each = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         with each.connect() as connection:
-            for statement in adoption.missing(connection, self.names):
+            for statement in missing(connection, self.names):
                 connection.exec_driver_sql(statement)
         await self.store.check_schema()
 

@@ -19,7 +19,7 @@ import pymysql
 from tests.services.database import Database
 from tests.services.process import MissingPartError
 
-RELEASES = ("0.0.15", "4.9.0", "5.3.0")
+RELEASES = ("0.0.15", "1.0.0", "4.9.0", "5.3.0")
 HOME = Path(__file__).resolve().parents[2] / ".cache" / "python-cqrs"
 REQUIREMENTS = Path(__file__).with_name("python-cqrs")
 PROGRAM = REQUIREMENTS / "program.py"
@@ -70,17 +70,27 @@ def install(release: str) -> None:
         draft.rename(folder)
 
 
+def command(release: str, database: Database, *steps: dict[str, Any], **argument: Any) -> list[str]:
+    """What takes *steps* in a process of that release."""
+    told = {"steps": steps, "url": database.async_url} | argument
+    return [str(python_of(release)), str(PROGRAM), json.dumps(told)]
+
+
+def environment() -> dict[str, str]:
+    """Of such a process: it reads settings of its own from there."""
+    return {name: value for name, value in os.environ.items() if "OUTBOX" not in name}
+
+
 def run(release: str, database: Database, *steps: dict[str, Any], **argument: Any) -> Any:
     """Take *steps* in a process of that release; see `program.py` beside the requirements."""
-    told = {"steps": steps, "url": database.async_url} | argument
     done = subprocess.run(
-        [str(python_of(release)), str(PROGRAM), json.dumps(told)],
+        command(release, database, *steps, **argument),
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,
         cwd=REQUIREMENTS,
-        env={name: value for name, value in os.environ.items() if "OUTBOX" not in name},
+        env=environment(),
     )
     if done.returncode != 0:
         raise AssertionError(f"python-cqrs {release} failed:\n{done.stderr[-3000:]}")

@@ -36,6 +36,7 @@ EDGE = {
     "adoption",
     "adoption_move",
     "admin",
+    "adoption_prepare",
     "autogenerate",
     "logs",
     "metrics",

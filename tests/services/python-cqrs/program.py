@@ -1,7 +1,7 @@
 """
 python-cqrs at work, in its own virtual environment: makes its table, writes, relays.
 
-Its argument, JSON, names the steps; its last line of output is the answer. Knows 0.0.15, 4.9 and 5.3.
+Its argument, JSON, names the steps; its last line of output is the answer. Knows 0.0.15, 1.0.0, 4.9 and 5.3.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 RELEASE = version("python-cqrs")
 IS_SEED = RELEASE.startswith("0.0.")
+"""Its relay knows the topics; events and rows name none."""
+IS_OLD = RELEASE.startswith(("0.", "1."))
+"""Its repository makes the sessions; the class of an event says its type."""
 LARGEST_BATCH = 10_000
 
 
@@ -34,10 +37,11 @@ def event(told):
         given["event_id"] = uuid.UUID(told["id"])
     if "at" in told:
         given["event_timestamp"] = datetime.datetime.fromisoformat(told["at"])
-    if IS_SEED:
+    if not IS_SEED:
+        given["topic"] = told["topic"]
+    if IS_OLD:
         kind = cqrs.ECSTEvent if told.get("kind") == "ecst" else cqrs.NotificationEvent
         return kind(**given)
-    given["topic"] = told["topic"]
     return kind_of(told)(**given)
 
 
@@ -50,7 +54,7 @@ def kind_of(told):
 
 def register(names):
     """Since 2.0 an event must be known by name, to whoever writes and to whoever relays."""
-    if IS_SEED:
+    if IS_OLD:
         return
     for name, kind in names.items():
         cqrs.OutboxedEventMap.register(name, kind_of({"kind": kind}))
@@ -70,7 +74,7 @@ async def create(engine):
 async def write(sessions, told):
     """Events of one transaction, committed or rolled back."""
     end = "rollback" if told.get("rollback") else "commit"
-    if IS_SEED:
+    if IS_OLD:
         repository = SqlAlchemyOutboxedEventRepository(sessions, compressor(told))
         async with repository as session:
             for one in told["events"]:
@@ -103,21 +107,23 @@ def broker(told):
 
 
 async def relay(sessions, told):
-    """As many batches as told, as its documents show."""
+    """As many batches as told, as its documents show; with a pause after each, if told."""
     to, kafka = broker(told)
-    if IS_SEED:
+    batches, size = told.get("batches", 1), told.get("size", LARGEST_BATCH)
+    if IS_OLD:
         repository = SqlAlchemyOutboxedEventRepository(sessions, compressor(told))
         producer = cqrs.EventProducer(to, repository)
-        for _ in range(told.get("batches", 1)):
-            await producer.produce_batch(LARGEST_BATCH)
+        for _ in range(batches):
+            await producer.produce_batch(size)
     else:
         async with sessions() as session:
             repository = SqlAlchemyOutboxedEventRepository(session, compressor(told))
             producer = cqrs.EventProducer(to, repository)
-            for _ in range(told.get("batches", 1)):
-                for one in await repository.get_many(LARGEST_BATCH):
+            for _ in range(batches):
+                for one in await repository.get_many(size):
                     await producer.send_message(one)
                 await repository.commit()
+                await asyncio.sleep(told.get("pause", 0))
     if kafka is not None:
         await kafka._producer.stop()  # it has no public way to close
 
