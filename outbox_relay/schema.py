@@ -211,12 +211,13 @@ _AS_BEFORE = "SET SESSION sql_mode = @outbox_sql_mode"
 
 # Dead rows are cleared away after the same share of the table's growth, however large it is: the
 # default, a fifth of the table, comes too late here. Payloads are compressed already.
-_POSTGRESQL_SETTINGS = (
+POSTGRESQL_SETTINGS = (
     "ALTER TABLE %(fullname)s ALTER COLUMN payload SET STORAGE EXTERNAL, SET ("
     "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000, "
     "autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02, "
     "autovacuum_vacuum_cost_delay = 0)"
 )
+"""What PostgreSQL is told about the outbox table."""
 
 
 def _on_mysql(statement: str) -> sa.ExecutableDDLElement:
@@ -250,7 +251,7 @@ def tables(name: str = "outbox", *, schema: str | None = None) -> Tables:
     outbox = _outbox(metadata, name)
     sa.event.listen(outbox, "before_create", _on_mysql(_ALLOW_ZERO_DATES), propagate=True)
     sa.event.listen(outbox, "after_create", _on_mysql(_AS_BEFORE), propagate=True)
-    settings = _on_postgresql(_POSTGRESQL_SETTINGS)
+    settings = _on_postgresql(POSTGRESQL_SETTINGS)
     sa.event.listen(outbox, "after_create", settings, propagate=True)
     return Tables(
         metadata,

@@ -11,6 +11,7 @@ from outbox_relay.cli.adopt import adopt
 from outbox_relay.cli.check_config import check_config
 from outbox_relay.cli.dead_letters import dead_letters
 from outbox_relay.cli.demo import demo
+from outbox_relay.cli.doctor import doctor
 from outbox_relay.cli.migrate import migrate
 from outbox_relay.cli.run import run
 from outbox_relay.cli.status import status
@@ -49,5 +50,6 @@ app.command()(demo)
 app.command()(migrate)
 app.command("check-config")(check_config)
 app.command()(status)
+app.command()(doctor)
 app.add_typer(dead_letters)
 app.add_typer(adopt)
