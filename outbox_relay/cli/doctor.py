@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,15 +56,25 @@ def doctor(
     except ConfigError as error:
         _tell(invalid(error), as_json=as_json)
         raise typer.Exit(Exit.USAGE) from None
-    for name in CLIENT_LOGGERS:
-        # What they say of a broker that is away, a finding says better.
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    with errors_as_exits():
+    with errors_as_exits(), _quiet(CLIENT_LOGGERS):
         require_driver(settings.database.url)
         found = asyncio.run(examine(settings, only=tuple(only) if only else tuple(Area)))
     _tell(found, as_json=as_json)
     if code := _EXITS.get(found.severity):
         raise typer.Exit(code)
+
+
+@contextmanager
+def _quiet(loggers: Iterable[str]) -> Iterator[None]:
+    """What client libraries log of a broker that is away, a finding says better."""
+    before = {logging.getLogger(name): logging.getLogger(name).level for name in loggers}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _tell(found: Findings, *, as_json: bool) -> None:

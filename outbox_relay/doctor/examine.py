@@ -109,7 +109,8 @@ def _of_database(config: Config, facts: DatabaseFacts) -> list[Finding]:
     if facts.server is not None:
         found += [*of_server(facts.server, config), *of_settings(facts.server, config)]
     if facts.tables is not None:
-        found += of_tables(facts.tables, names, config, facts.backend)
+        version = facts.server.version if facts.server is not None else ()
+        found += of_tables(facts.tables, names, config, facts.backend, version)
     if facts.rights is not None:
         found += of_rights(facts.rights, facts.server)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -13,15 +14,43 @@ from outbox_relay.doctor import ddl
 from outbox_relay.doctor.catalogue import found
 from outbox_relay.doctor.facts import Backend, TableFacts, TablesFacts
 from outbox_relay.doctor.findings import Finding, shell, sql
-from outbox_relay.schema import POSTGRESQL_SETTINGS, SCHEMA_VERSION, Tables
+from outbox_relay.schema import (
+    ALLOW_ZERO_DATES,
+    AS_BEFORE,
+    POSTGRESQL_SETTINGS,
+    SCHEMA_VERSION,
+    ZERO_DATES_SINCE,
+    Tables,
+)
 
 MOST_DEAD_ROWS: Final = 50_000
 DEAD_SHARE: Final = 0.2
 _VACUUM: Final = "autovacuum_vacuum_scale_factor"
 
 
-def of_tables(facts: TablesFacts, names: Tables, config: Config, backend: Backend) -> list[Finding]:
+def of_tables(
+    facts: TablesFacts,
+    names: Tables,
+    config: Config,
+    backend: Backend,
+    version: tuple[int, ...] = (),
+) -> list[Finding]:
     """Whether the relay, and whoever writes, can work with what is there."""
+    found_ = _judge(facts, names, config, backend)
+    if backend == "mysql" and version < ZERO_DATES_SINCE:
+        return [_with_zero_dates(finding) for finding in found_]
+    return found_
+
+
+def _with_zero_dates(finding: Finding) -> Finding:
+    """In one session: the server would refuse the change for a default that it has itself."""
+    if not any(command.kind == "sql" for command in finding.commands):
+        return finding
+    commands = (*sql(ALLOW_ZERO_DATES), *finding.commands, *sql(AS_BEFORE))
+    return replace(finding, commands=commands)
+
+
+def _judge(facts: TablesFacts, names: Tables, config: Config, backend: Backend) -> list[Finding]:
     if facts.problem is not None:
         return [_unserved(facts, config)]
     if config.database.layout == "python-cqrs":
