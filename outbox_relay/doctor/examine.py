@@ -40,6 +40,9 @@ from outbox_relay.schema import tables
 MOST_SECONDS: Final = 20.0
 """A look at one area, at most; all areas are looked at side by side."""
 
+DATABASE_SECONDS: Final = 12.0
+"""Of them for the database: the broker's topics are named by its rows."""
+
 Result = TypeVar("Result")
 _NAMES: Final = {
     "mariadb": "MariaDB",
@@ -135,7 +138,7 @@ async def _look(config: Config, only: Collection[Area]) -> Seen:
 
 
 async def _database(config: Config, seen: Seen, topics: asyncio.Future[Collection[str]]) -> None:
-    found = await _bounded(look_at_database(config))
+    found = await _bounded(look_at_database(config), DATABASE_SECONDS)
     if isinstance(found, Unreachable):
         seen.database = DatabaseFacts(backend=_backend(config), unreachable=found)
     else:
@@ -166,15 +169,15 @@ async def _wake(config: Config, seen: Seen) -> None:
         seen.wake = found
 
 
-async def _bounded(work: Awaitable[Result]) -> Result | Unreachable:
+async def _bounded(work: Awaitable[Result], seconds: float = MOST_SECONDS) -> Result | Unreachable:
     """What *work* found, or why it did not come to an end."""
     try:
-        async with asyncio.timeout(MOST_SECONDS):
+        async with asyncio.timeout(seconds):
             return await work
     except TimeoutError:
         return Unreachable(
             kind="away",
-            what=f"it did not answer everything within {MOST_SECONDS:g} s",
+            what=f"it did not answer everything within {seconds:g} s",
             mend="Look at its load, and at the network between.",
         )
     except ConfigError as error:
@@ -203,7 +206,7 @@ def _looked_at(config: Config, seen: Seen) -> dict[Area, str]:
         found[Area.BROKER] = config.broker.kind
         if isinstance(seen.broker, KafkaFacts):
             topics, brokers = len(seen.broker.topics), seen.broker.brokers
-            found[Area.BROKER] = f"Kafka, {brokers} brokers, {topics} topics in use"
+            found[Area.BROKER] = f"Kafka, brokers: {brokers}, topics in use: {topics}"
     found[Area.WAKE] = config.relay.wake_address or "no address: the relay polls"
     origins = [o for o in config.origins.values() if o != "flag"]
     found[Area.CONFIGURATION] = f"{len(origins)} settings" if origins else "defaults"

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from outbox_relay.doctor import Area, Severity
 from outbox_relay.doctor.rules import server as server_rules
 from outbox_relay.doctor.rules import tables as table_rules
 from outbox_relay.migrate import sql_script
+from tests.contract.adopted import create_adopted
 from tests.integration.doctoring import GRANTS, Site, planted
 
 MYSQLS = ("mariadb", "mysql")
@@ -464,3 +466,37 @@ def _users_go(sites: dict[str, Site]) -> Iterator[None]:
             site.root(f"DROP OWNED BY {site.user}", f"DROP ROLE {site.user}")
         else:
             site.root(f"DROP USER {site.who}")
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+async def test_a_table_of_python_cqrs(request: pytest.FixtureRequest, kind: str) -> None:
+    """
+    What a relay needs beside it is missing until it is prepared; then its index, its rights, its rows.
+    """
+    site = Site(kind, request.getfixturevalue(kind), migrated=False)
+    engine = sa.create_engine(site.database.sync_url)
+    create_adopted(engine)
+    engine.dispose()
+    admin = {
+        "database__url": site.database.async_url,
+        "database__layout": "python-cqrs",
+        "database__layout_key_path": "k",
+    }
+    areas = (Area.CONFIGURATION, Area.DATABASE, Area.RELAY)
+    missing = await site.doctor(*areas, **admin)
+    await site.mend([item for item in missing.findings if item.code != "rights-needless"])
+    prepared = await site.doctor(*areas, **admin)
+    needed = {item.code: item for item in prepared.findings}["rights-needless"]
+    ours = [command.text for command in needed.commands if command.text.startswith("GRANT")]
+    site.root(*(line.rpartition(" TO ")[0] + f" TO {site.who}" for line in ours))
+    small = await site.doctor(*areas, **(admin | {"database__url": site.url}))
+    site.root("DROP TABLE outbox_dead")
+    gone = await site.doctor(*areas, **admin)
+    keyless = await site.doctor(*areas, **(admin | {"database__layout_key_path": ""}))
+
+    assert missing.codes - {"rights-needless"} <= {"tables-missing", "index-missing"}
+    assert missing.codes - {"rights-needless"}
+    assert prepared.codes == {"rights-needless", "no-relay"}
+    assert small.codes == {"no-relay"}
+    assert gone.codes - {"rights-needless"} == {"tables-missing", "no-relay"}
+    assert "no-order" in keyless.codes

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,10 @@ def test_nothing_is_found_on_a_healthy_system(system: System) -> None:
     done = call(system.folder, "doctor", "--json")
     said = json.loads(done.stdout)
     human = invoke(system.folder)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as another:
+        another.bind(str(system.folder / "another"))
+        address = f"relay.wake_address=unix:{system.folder}/another"
+        lost = invoke(system.folder, "--only", "wake", "--json", "--set", address)
 
     assert said["findings"] == []
     assert said["severity"] == "ok"
@@ -78,6 +83,7 @@ def test_nothing_is_found_on_a_healthy_system(system: System) -> None:
     assert all(area["severity"] == "ok" for area in said["areas"].values())
     assert (human.exit_code, human.stderr) == (Exit.OK, "")
     assert human.stdout.count(" OK ") == len(Area)
+    assert [item["code"] for item in json.loads(lost.stdout)["findings"]] == ["wake-hint-lost"]
 
 
 @pytest.fixture(scope="module")
