@@ -45,7 +45,7 @@ def doctor(
     Say what is wrong, why it matters, and which command mends it.
 
     Looks at configuration, database, broker, relay and wake: the areas. Changes nothing. Exits with
-    0 if there is nothing but notes, with 4 if there are warnings, with 5 if there are errors, and
+    0 if there is nothing but notes, with 5 if there are warnings, with 6 if there are errors, and
     with 2 if the settings do not load.
     """
     from outbox_relay.doctor import examine, invalid

@@ -29,10 +29,10 @@ class Exit(IntEnum):
     SCHEMA = 3
     """The tables are missing, or older or newer than this release serves."""
 
-    WARNINGS = 4
+    WARNINGS = 5
     """`doctor` found something that is at risk, and nothing worse."""
 
-    ERRORS = 5
+    ERRORS = 6
     """`doctor` found something that keeps events from flowing, or loses them."""
 
 

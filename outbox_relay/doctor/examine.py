@@ -202,9 +202,9 @@ def _looked_at(config: Config, seen: Seen) -> dict[Area, str]:
             found[Area.RELAY] = f"{owners or 'nobody'}"
             if database.rows is not None:
                 found[Area.RELAY] += f", {database.rows.pending:,} events wait"
-    if seen.broker is not None and seen.broker != KafkaFacts():
+    if seen.broker is not None:
         found[Area.BROKER] = config.broker.kind
-        if isinstance(seen.broker, KafkaFacts):
+        if isinstance(seen.broker, KafkaFacts) and seen.broker.unreachable is None:
             topics, brokers = len(seen.broker.topics), seen.broker.brokers
             found[Area.BROKER] = f"Kafka, brokers: {brokers}, topics in use: {topics}"
     found[Area.WAKE] = config.relay.wake_address or "no address: the relay polls"

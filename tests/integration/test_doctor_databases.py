@@ -276,33 +276,30 @@ async def test_a_transaction_that_stays_open(site: Site, monkeypatch: pytest.Mon
     """
     Who it is, for how long, and what ends it; without the right to know, that is said.
     """
-    blind = await site.doctor()
     monkeypatch.setattr(server_rules, "LONG_SECONDS", 0.05)
-    right = f"GRANT {'pg_read_all_stats' if site.is_postgresql else 'PROCESS ON *.*'} TO {site.who}"
-    site.root(right)
     holder = site.connection()
     with holder.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("INSERT INTO outbox (event_name, topic, payload) VALUES ('e', 'held', '')")
-        until = time.monotonic() + 10
+    blind = await site.doctor()
+    right = "pg_read_all_stats" if site.is_postgresql else "PROCESS ON *.*"
+    site.root(f"GRANT {right} TO {site.who}")
+    until = time.monotonic() + 10
+    found = await site.doctor()
+    while not found.findings and time.monotonic() < until:
         found = await site.doctor()
-        while not found.findings and time.monotonic() < until:
-            found = await site.doctor()
     await site.mend(found.findings)
     after = await site.doctor()
     while after.findings and time.monotonic() < until:
         after = await site.doctor()
     with pytest.raises(Exception, match=r"(?i)gone|lost|terminat|closed|killed|timeout"):
         holder.cursor().execute("SELECT 1")
-    site.root(right.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+    site.root(f"REVOKE {right} FROM {site.who}")
 
     assert found.codes == {"long-transaction"}
     assert after.codes == frozenset()
     assert blind.codes == frozenset()
-    if not site.is_postgresql:
-        assert [item.needs for item in blind.skipped if "long" in item.what] == [
-            "the right PROCESS"
-        ]
+    assert any(right.partition(" ")[0] in item.needs for item in blind.skipped)
 
 
 @on("postgresql")

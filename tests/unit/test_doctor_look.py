@@ -106,6 +106,7 @@ def test_files_that_are_fine() -> None:
         ),
         ("GRANT `role`@`%` TO `relay`@`%`", None),
         ("GRANT PROXY ON ''@'%' TO 'root'@'localhost' WITH GRANT OPTION", None),
+        ("GRANT PROXY ON ``@`` TO `root`@`localhost` WITH GRANT OPTION", None),
         ("GRANT SELECT ON `performance_schema`.`x` TO `relay`@`%`", None),
     ],
 )

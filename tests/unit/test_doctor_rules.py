@@ -444,6 +444,16 @@ ALONE: list[tuple[str, Config, Seen]] = [
             )
         ),
     ),
+    (
+        "index-shape",
+        config("postgresql"),
+        seen(
+            database=changed_table(
+                "postgresql",
+                indexes={NAMES.pending_index: IndexFacts(columns=("status", "id", "lane"))},
+            )
+        ),
+    ),
     ("table-engine", config(), seen(database=changed_table(engine="MyISAM"))),
     (
         "table-collation",

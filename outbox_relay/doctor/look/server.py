@@ -196,7 +196,9 @@ async def _between(questions: Questions, server: ServerFacts) -> Between:
         ),
         "",
     )
-    return Between(greeted_by_another=greeted != answering, product=product)
+    # The greeting has room for 32 bits of the number.
+    is_another = greeted != int(answering) % 2**32
+    return Between(greeted_by_another=is_another, product=product)
 
 
 async def _greeted_on_mysql(connection: AsyncConnection) -> int:
