@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import subprocess
-import sys
 import uuid
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
+from typer.testing import CliRunner
 
 from outbox_relay import Outbox
+from outbox_relay.cli.app import app
 from outbox_relay.config import Config, load_config
 from outbox_relay.doctor import Area, Command, Finding, Findings, examine
 from outbox_relay.migrate import migrate
 from outbox_relay.store import DatabaseOptions
-from tests.integration.command import environment
 
 PASSWORD = "its-password"
 NOWHERE = "127.0.0.1:1"
@@ -118,19 +116,22 @@ class Site:
         )
 
 
-def run_line(line: str, cwd: Path | None = None, **variables: str) -> None:
-    """One line of a shell, with `outbox-relay` of this tree."""
-    words = shlex.split(line)
-    if words[0] == "outbox-relay":
-        words[:1] = [sys.executable, "-m", "outbox_relay"]
-    subprocess.run(words, check=True, capture_output=True, cwd=cwd, env=environment(**variables))
+def run_line(line: str, **variables: str) -> None:
+    """One line of a shell that begins with `outbox-relay`, in this process."""
+    program, *words = shlex.split(line)
+    assert program == "outbox-relay"
+    done = CliRunner().invoke(app, words, env=variables)
+    assert done.exit_code == 0, f"{line}: {done.output}"
 
 
-async def planted(site: Site, code: str, faults: Sequence[str], **settings: str) -> Findings:
+async def planted(
+    site: Site, codes: Collection[str], faults: Sequence[str], **settings: str
+) -> Findings:
     """
-    Before the fault nothing is found; with it, it alone; and after its own commands nothing again.
+    With the faults, their codes are found and no other; after their own commands nothing is.
+
+    Nothing was found before: the last test here, or the site's first look, has seen to that.
     """
-    before = await site.doctor(**settings)
     # Else MySQL 8.0.15 would let nobody change the table.
     first = ["SET SESSION sql_mode = ''"] if site.kind == "mysql" else []
     await asyncio.to_thread(site.root, *first, *faults)
@@ -138,8 +139,7 @@ async def planted(site: Site, code: str, faults: Sequence[str], **settings: str)
     await site.mend(found.findings)
     after = await site.doctor(**settings)
 
-    assert before.codes == frozenset()
-    assert found.codes == {code}
+    assert found.codes == set(codes)
     assert all(finding.commands for finding in found.findings)
     assert after.codes == frozenset()
     return found

@@ -30,10 +30,11 @@ def sites() -> dict[str, Site]:
 
 
 @pytest.fixture
-def site(request: pytest.FixtureRequest, sites: dict[str, Site]) -> Site:
+async def site(request: pytest.FixtureRequest, sites: dict[str, Site]) -> Site:
     kind = request.param
     if kind not in sites:
         sites[kind] = Site(kind, request.getfixturevalue(kind))
+        assert (await sites[kind].doctor()).codes == frozenset()
     return sites[kind]
 
 
@@ -41,16 +42,61 @@ def on(*kinds: str) -> Any:
     return pytest.mark.parametrize("site", kinds, indirect=True)
 
 
+SETTINGS_OF_MYSQL = {
+    "binlog-not-synced": "SET GLOBAL sync_binlog = 0",
+    "commit-not-flushed": "SET GLOBAL innodb_flush_log_at_trx_commit = 2",
+    "binlog-format": "SET GLOBAL binlog_format = 'STATEMENT'",
+    "binlog-row-image": "SET GLOBAL binlog_row_image = 'MINIMAL'",
+    "isolation": "SET GLOBAL TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+    "idle-timeout": "SET GLOBAL wait_timeout = 30",
+    "packet-too-small": "SET GLOBAL max_allowed_packet = 65536",
+    "backslash-escapes": "SET GLOBAL sql_mode = CONCAT(@@GLOBAL.sql_mode, ',NO_BACKSLASH_ESCAPES')",
+    "server-only-reads": "SET GLOBAL read_only = ON",
+}
+
+
+def globals_of(site: Site, *names: str) -> list[str]:
+    """The statements that set them back: what mends a fault is not what was there before."""
+    chosen = ", ".join(f"@@GLOBAL.{name}" for name in names)
+    with site.connection() as root, root.cursor() as cursor:
+        cursor.execute(f"SELECT {chosen}")
+        (values,) = cursor.fetchall()
+    return [f"SET GLOBAL {name} = {value!r}" for name, value in zip(names, values, strict=True)]
+
+
+@pytest.fixture
+def as_before(site: Site) -> Iterator[None]:
+    """Other tests use these servers too."""
+    if site.is_postgresql:
+        yield
+        return
+    isolation = "tx_isolation" if site.kind == "mariadb" else "transaction_isolation"
+    names = ("sync_binlog", "innodb_flush_log_at_trx_commit", "binlog_format", "wait_timeout")
+    back = globals_of(
+        site,
+        *names,
+        "binlog_row_image",
+        "max_allowed_packet",
+        "sql_mode",
+        "max_connections",
+        isolation,
+    )
+    yield
+    site.root(*back)
+
+
+@on(*MYSQLS)
+@pytest.mark.usefixtures("as_before")
+async def test_settings_of_mysql_are_found_and_their_commands_mend_them(site: Site) -> None:
+    """
+    Nine at once: each has its finding and its statement.
+    """
+    found = await planted(site, SETTINGS_OF_MYSQL, list(SETTINGS_OF_MYSQL.values()))
+
+    assert len(found.findings) == len(SETTINGS_OF_MYSQL)
+
+
 OF_MYSQL = {
-    "binlog-not-synced": ["SET GLOBAL sync_binlog = 0"],
-    "commit-not-flushed": ["SET GLOBAL innodb_flush_log_at_trx_commit = 2"],
-    "binlog-format": ["SET GLOBAL binlog_format = 'STATEMENT'"],
-    "binlog-row-image": ["SET GLOBAL binlog_row_image = 'MINIMAL'"],
-    "isolation": ["SET GLOBAL TRANSACTION ISOLATION LEVEL SERIALIZABLE"],
-    "idle-timeout": ["SET GLOBAL wait_timeout = 30"],
-    "packet-too-small": ["SET GLOBAL max_allowed_packet = 65536"],
-    "backslash-escapes": ["SET GLOBAL sql_mode = CONCAT(@@sql_mode, ',NO_BACKSLASH_ESCAPES')"],
-    "server-only-reads": ["SET GLOBAL read_only = ON"],
     "index-missing": ["ALTER TABLE outbox DROP INDEX outbox_pending_ix"],
     "index-shape": [
         "ALTER TABLE outbox DROP INDEX outbox_pending_ix",
@@ -77,9 +123,9 @@ async def test_a_fault_of_mysql_is_found_alone_and_its_commands_mend_it(
     site: Site, code: str
 ) -> None:
     """
-    Settings, tables, index and columns of MariaDB and MySQL.
+    Table, index and columns of MariaDB and MySQL.
     """
-    await planted(site, code, OF_MYSQL[code])
+    await planted(site, {code}, OF_MYSQL[code])
 
 
 @on("mariadb")
@@ -93,9 +139,12 @@ async def test_a_replica_that_is_waited_for_too_late(site: Site) -> None:
         "SET GLOBAL rpl_semi_sync_master_wait_point = 'AFTER_COMMIT'",
     ]
     try:
-        await planted(site, "semi-sync-after-commit", faults)
+        await planted(site, {"semi-sync-after-commit"}, faults)
     finally:
-        site.root("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+        site.root(
+            "SET GLOBAL rpl_semi_sync_master_enabled = OFF",
+            "SET GLOBAL rpl_semi_sync_master_wait_no_slave = ON",
+        )
 
 
 @on(*MYSQLS)
@@ -104,7 +153,7 @@ async def test_statements_that_the_server_ends_too_soon(site: Site) -> None:
     MariaDB's and MySQL's limits have different names and units.
     """
     fault = "max_statement_time = 0.5" if site.kind == "mariadb" else "max_execution_time = 500"
-    await planted(site, "statement-timeout", [f"SET GLOBAL {fault}"])
+    await planted(site, {"statement-timeout"}, [f"SET GLOBAL {fault}"])
 
 
 @on(*MYSQLS)
@@ -134,7 +183,7 @@ async def test_ids_that_no_read_can_see(site: Site) -> None:
         "INSERT INTO outbox (event_name, topic, payload, status, produced_at) "
         "SELECT 'e', 'bulk', '{}', 1, UTC_TIMESTAMP(6) FROM outbox_lease LIMIT 1"
     )
-    found = await planted(site, "ids-without-lock", [insert])
+    found = await planted(site, {"ids-without-lock"}, [insert])
     site.root(
         "DELETE FROM outbox WHERE topic = 'bulk'", f"REVOKE SELECT ON {digests} FROM {site.who}"
     )
@@ -144,11 +193,29 @@ async def test_ids_that_no_read_can_see(site: Site) -> None:
     assert any("events_statements_summary_by_digest" in item.needs for item in blind.skipped)
 
 
+SETTINGS_OF_POSTGRESQL = {
+    "commit-not-flushed": "ALTER DATABASE {database} SET synchronous_commit = off",
+    "isolation": "ALTER ROLE {user} SET default_transaction_isolation = 'serializable'",
+    "statement-timeout": "ALTER ROLE {user} IN DATABASE {database} SET statement_timeout = 500",
+    "idle-timeout": "ALTER DATABASE {database} SET idle_session_timeout = '10s'",
+    "autovacuum-off": "ALTER SYSTEM SET autovacuum = off",
+}
+
+
+@on("postgresql")
+async def test_settings_of_postgresql_are_found_and_mended_where_they_come_from(
+    site: Site,
+) -> None:
+    """
+    Of the database, the role, the role in the database, and the server's file.
+    """
+    names = {"database": site.database.name, "user": site.user}
+    faults = [fault.format(**names) for fault in SETTINGS_OF_POSTGRESQL.values()]
+    await planted(site, SETTINGS_OF_POSTGRESQL, [*faults, "SELECT pg_reload_conf()"])
+    site.root("ALTER SYSTEM RESET autovacuum", "SELECT pg_reload_conf()")
+
+
 OF_POSTGRESQL = {
-    "commit-not-flushed": ["ALTER DATABASE {database} SET synchronous_commit = off"],
-    "isolation": ["ALTER ROLE {user} SET default_transaction_isolation = 'serializable'"],
-    "statement-timeout": ["ALTER ROLE {user} IN DATABASE {database} SET statement_timeout = 500"],
-    "idle-timeout": ["ALTER DATABASE {database} SET idle_session_timeout = '10s'"],
     "autovacuum-off": ["ALTER TABLE outbox SET (autovacuum_enabled = false)"],
     "autovacuum-settings": ["ALTER TABLE outbox RESET (autovacuum_vacuum_scale_factor)"],
     "index-missing": ["DROP INDEX outbox_pending_ix"],
@@ -176,21 +243,10 @@ async def test_a_fault_of_postgresql_is_found_alone_and_its_commands_mend_it(
     site: Site, code: str
 ) -> None:
     """
-    Settings where they come from, tables, index and columns of PostgreSQL.
+    Table, index and columns of PostgreSQL.
     """
     names = {"database": site.database.name, "user": site.user}
-    await planted(site, code, [fault.format(**names) for fault in OF_POSTGRESQL[code]])
-
-
-@on("postgresql")
-async def test_autovacuum_that_the_whole_server_has_not(site: Site) -> None:
-    """
-    A setting of the server's file is mended there.
-    """
-    await planted(
-        site, "autovacuum-off", ["ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"]
-    )
-    site.root("ALTER SYSTEM RESET autovacuum", "SELECT pg_reload_conf()")
+    await planted(site, {code}, [fault.format(**names) for fault in OF_POSTGRESQL[code]])
 
 
 @on("postgresql")
@@ -200,7 +256,7 @@ async def test_an_index_that_was_never_finished(site: Site) -> None:
     """
     await planted(
         site,
-        "index-missing",
+        {"index-missing"},
         [
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox_pending_ix'::regclass",
         ],
@@ -215,7 +271,7 @@ async def test_dead_rows_that_pile_up(site: Site, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(table_rules, "MOST_DEAD_ROWS", 1000)
     await planted(
         site,
-        "dead-rows",
+        {"dead-rows"},
         [
             "INSERT INTO outbox (event_name, topic, payload, status) "
             "SELECT 'e', 'dead', '', 1 FROM generate_series(1, 3000)",
@@ -242,7 +298,7 @@ async def test_a_fault_of_any_server_is_found_alone_and_its_commands_mend_it(
     Rights, the rows of the lease, and the purge.
     """
     begin = "" if site.is_postgresql else f"{site.database.name}."
-    await planted(site, code, [EVERYWHERE[code].format(begin=begin, who=site.who)])
+    await planted(site, {code}, [EVERYWHERE[code].format(begin=begin, who=site.who)])
 
 
 NEEDLESS = {
@@ -258,7 +314,7 @@ async def test_rights_that_nobody_needs(site: Site) -> None:
     They are named, and taken away by what is printed; those that are needed stay.
     """
     faults = [line.format(db=site.database.name, who=site.who) for line in NEEDLESS[site.kind]]
-    found = await planted(site, "rights-needless", faults)
+    found = await planted(site, {"rights-needless"}, faults)
 
     assert found.severity == Severity.NOTE
 
@@ -268,7 +324,7 @@ async def test_a_relay_that_owns_its_tables(site: Site) -> None:
     """
     It could drop them.
     """
-    await planted(site, "rights-needless", [f"ALTER TABLE outbox OWNER TO {site.who}"])
+    await planted(site, {"rights-needless"}, [f"ALTER TABLE outbox OWNER TO {site.who}"])
 
 
 @on(*SERVERS)
@@ -324,13 +380,11 @@ async def test_a_prepared_transaction_that_nobody_ends(
 
 
 @on(*MYSQLS)
+@pytest.mark.usefixtures("as_before")
 async def test_connections_that_run_out(site: Site) -> None:
     """
     Before the last one is taken.
     """
-    with site.connection() as root, root.cursor() as cursor:
-        cursor.execute("SELECT @@max_connections")
-        ((before,),) = cursor.fetchall()
     site.root("SET GLOBAL max_connections = 10")
     held = [site.connection() for _ in range(8)]
     try:
@@ -340,7 +394,6 @@ async def test_connections_that_run_out(site: Site) -> None:
     finally:
         for connection in held:
             connection.close()
-        site.root(f"SET GLOBAL max_connections = {before}")
 
     assert found.codes == {"connections-scarce"}
     assert after.codes == frozenset()
