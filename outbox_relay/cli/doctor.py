@@ -96,10 +96,10 @@ def _areas(console: Console, found: Findings) -> None:
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for area in found.areas:
-        severity = found.severity_of(area)
+        style = "dim" if area in found.unseen else _STYLES[found.severity_of(area)]
         table.add_row(
             Text(str(area), style="bold"),
-            Text(severity.name, style=_STYLES[severity]),
+            Text(found.word_of(area).upper(), style=style),
             Text(harmless(found.facts.get(area, "")), style="dim"),
         )
     console.print(table)

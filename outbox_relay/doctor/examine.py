@@ -76,13 +76,32 @@ async def examine(config: Config, *, only: Collection[Area] = tuple(Area)) -> Fi
     `MOST_SECONDS`, whatever hangs. *only* bounds what is told; what that needs is looked at.
     """
     seen = await _look(config, only)
+    _what_the_database_hides(seen)
+    if Area.RELAY in only and not _has_lease(seen):
+        # Else what keeps the relay from being seen would go unsaid.
+        only = {*only, Area.DATABASE}
     findings = [finding for finding in judge(config, seen) if finding.area in only]
     return Findings(
         findings=in_order(findings),
         skipped=tuple(item for item in seen.skipped if item.area in only),
         areas=tuple(area for area in Area if area in only),
         facts=_looked_at(config, seen),
+        unseen=frozenset() if _has_lease(seen) else frozenset({Area.RELAY} & set(only)),
     )
+
+
+def _has_lease(seen: Seen) -> bool:
+    return seen.database is not None and seen.database.lease is not None
+
+
+def _what_the_database_hides(seen: Seen) -> None:
+    """Relay and topics are known by the rows alone."""
+    needs = "the database, with its tables"
+    if not _has_lease(seen):
+        seen.skipped.append(Skipped(area=Area.RELAY, what="the relay", needs=needs))
+    if seen.broker is not None and (seen.database is None or seen.database.rows is None):
+        what = "the topics that the outbox uses"
+        seen.skipped.append(Skipped(area=Area.BROKER, what=what, needs=needs))
 
 
 def judge(config: Config, seen: Seen) -> list[Finding]:

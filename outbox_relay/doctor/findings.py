@@ -105,6 +105,9 @@ class Findings:
     facts: dict[Area, str] = field(default_factory=dict)
     """One line for each area about what was looked at, such as the version of a server."""
 
+    unseen: frozenset[Area] = frozenset()
+    """Areas of which nothing could be looked at, since another one is away."""
+
     @property
     def severity(self) -> Severity:
         """The worst there is."""
@@ -118,6 +121,10 @@ class Findings:
         """The worst of one area."""
         return max((finding.severity for finding in self.of(area)), default=Severity.OK)
 
+    def word_of(self, area: Area) -> str:
+        """How one area is, in a word; `unknown` where nobody could look."""
+        return "unknown" if area in self.unseen else self.severity_of(area).word
+
     @property
     def codes(self) -> frozenset[str]:
         """Which kinds of things were found."""
@@ -129,7 +136,7 @@ class Findings:
             "severity": self.severity.word,
             "areas": {
                 str(area): {
-                    "severity": self.severity_of(area).word,
+                    "severity": self.word_of(area),
                     "looked_at": self.facts.get(area, ""),
                 }
                 for area in self.areas

@@ -179,6 +179,7 @@ def test_the_command_line(folder: Path) -> None:
     away = call(folder, "doctor", "--json")
     one = invoke(folder, "--only", "configuration")
     human = invoke(folder)
+    relay = invoke(folder, "--only", "relay")
     untouched = sorted(path.name for path in folder.iterdir())
     migrate(load_config(folder / "config.toml", {}).database)
     migrated = invoke(folder, "--only", "database")
@@ -188,10 +189,12 @@ def test_the_command_line(folder: Path) -> None:
 
     codes = {finding["code"] for finding in json.loads(away.stdout)["findings"]}
     assert codes == {"tables-missing", "broker-unreachable"}
+    assert json.loads(away.stdout)["areas"]["relay"]["severity"] == "unknown"
     assert (away.returncode, away.stderr) == (Exit.ERRORS, "")
     assert untouched == before
     assert (one.exit_code, one.stdout.count("\n")) == (Exit.OK, 1)
-    assert human.exit_code == Exit.ERRORS
+    assert human.exit_code == relay.exit_code == Exit.ERRORS
+    assert "tables-missing" in relay.stdout
     assert "Mend: " in human.stdout
     assert "    outbox-relay migrate\n" in human.stdout
     assert "docs/guide/doctor.md#tables-missing" in human.stdout

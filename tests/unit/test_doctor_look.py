@@ -215,6 +215,7 @@ def test_nothing_found_is_ok() -> None:
     """
     said = Findings(facts={Area.BROKER: "Kafka"}).as_json()
 
+    assert Findings(unseen=frozenset({Area.RELAY})).word_of(Area.RELAY) == "unknown"
     assert list(said) == ["severity", "areas", "findings", "skipped"]
     assert said["severity"] == "ok"
     assert said["areas"]["broker"] == {"severity": "ok", "looked_at": "Kafka"}
