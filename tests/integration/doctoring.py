@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import subprocess
+import sys
 import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from typer.testing import CliRunner
 
 from outbox_relay import Outbox
-from outbox_relay.cli.app import app
 from outbox_relay.config import Config, load_config
 from outbox_relay.doctor import Area, Command, Finding, Findings, examine
 from outbox_relay.migrate import migrate
 from outbox_relay.store import DatabaseOptions
+from tests.integration.command import environment
 
 PASSWORD = "its-password"
 NOWHERE = "127.0.0.1:1"
@@ -117,11 +118,11 @@ class Site:
 
 
 def run_line(line: str, **variables: str) -> None:
-    """One line of a shell that begins with `outbox-relay`, in this process."""
+    """One line of a shell that begins with `outbox-relay`, by the program of this tree."""
     program, *words = shlex.split(line)
     assert program == "outbox-relay"
-    done = CliRunner().invoke(app, words, env=variables)
-    assert done.exit_code == 0, f"{line}: {done.output}"
+    command = [sys.executable, "-m", "outbox_relay", *words]
+    subprocess.run(command, check=True, capture_output=True, env=environment(**variables))
 
 
 async def planted(
