@@ -202,21 +202,24 @@ MYSQL_OPTIONS: dict[str, Any] = {
 # MySQL 8.0.13 to 8.0.23 take a default that is an expression for a zero date, whenever a table is
 # changed later: CREATE INDEX fails with "Invalid default value for 'created_at'". Here every
 # mode goes but the one that says how names are quoted: the server warns about a half of them.
-_ALLOW_ZERO_DATES = (
+ALLOW_ZERO_DATES = (
     "SET @outbox_sql_mode = @@SESSION.sql_mode, SESSION sql_mode = "
     "IF(FIND_IN_SET('ANSI_QUOTES', @@SESSION.sql_mode), 'ANSI_QUOTES', '')"
 )
-_AS_BEFORE = "SET SESSION sql_mode = @outbox_sql_mode"
+AS_BEFORE = "SET SESSION sql_mode = @outbox_sql_mode"
+ZERO_DATES_SINCE = (8, 0, 24)
+"""From this release of MySQL on, changing the tables needs nothing of the kind."""
 
 
 # Dead rows are cleared away after the same share of the table's growth, however large it is: the
 # default, a fifth of the table, comes too late here. Payloads are compressed already.
-_POSTGRESQL_SETTINGS = (
+POSTGRESQL_SETTINGS = (
     "ALTER TABLE %(fullname)s ALTER COLUMN payload SET STORAGE EXTERNAL, SET ("
     "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000, "
     "autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02, "
     "autovacuum_vacuum_cost_delay = 0)"
 )
+"""What PostgreSQL is told about the outbox table."""
 
 
 def _on_mysql(statement: str) -> sa.ExecutableDDLElement:
@@ -248,9 +251,9 @@ def tables(name: str = "outbox", *, schema: str | None = None) -> Tables:
     """
     metadata = new_metadata(name, schema=schema)
     outbox = _outbox(metadata, name)
-    sa.event.listen(outbox, "before_create", _on_mysql(_ALLOW_ZERO_DATES), propagate=True)
-    sa.event.listen(outbox, "after_create", _on_mysql(_AS_BEFORE), propagate=True)
-    settings = _on_postgresql(_POSTGRESQL_SETTINGS)
+    sa.event.listen(outbox, "before_create", _on_mysql(ALLOW_ZERO_DATES), propagate=True)
+    sa.event.listen(outbox, "after_create", _on_mysql(AS_BEFORE), propagate=True)
+    settings = _on_postgresql(POSTGRESQL_SETTINGS)
     sa.event.listen(outbox, "after_create", settings, propagate=True)
     return Tables(
         metadata,

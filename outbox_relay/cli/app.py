@@ -11,6 +11,7 @@ from outbox_relay.cli.adopt import adopt
 from outbox_relay.cli.check_config import check_config
 from outbox_relay.cli.dead_letters import dead_letters
 from outbox_relay.cli.demo import demo
+from outbox_relay.cli.doctor import doctor
 from outbox_relay.cli.events import events
 from outbox_relay.cli.migrate import migrate
 from outbox_relay.cli.pausing import pause, resume
@@ -53,6 +54,7 @@ app.command()(demo)
 app.command()(migrate)
 app.command("check-config")(check_config)
 app.command()(status)
+app.command()(doctor)
 app.add_typer(events)
 app.command()(pause)
 app.command()(resume)

@@ -29,6 +29,12 @@ class Exit(IntEnum):
     SCHEMA = 3
     """The tables are missing, or older or newer than this release serves."""
 
+    WARNINGS = 5
+    """`doctor` found something that is at risk, and nothing worse."""
+
+    ERRORS = 6
+    """`doctor` found something that keeps events from flowing, or loses them."""
+
 
 SIGNALLED = 128
 """A second signal ends `run` at once with this plus the signal's number, such as 143."""

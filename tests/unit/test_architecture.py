@@ -66,11 +66,14 @@ ALLOWED: dict[str, set[str]] = {
     "cqrs": {*KERNEL, "outbox", "relay", "store", "brokers"},
     **{name: {*KERNEL, "relay", "store", "brokers", *EDGE} for name in EDGE},
     "wiring": {*KERNEL, "relay", "store", "brokers", *EDGE},
-    "cli": {*KERNEL, "relay", "store", "brokers", *EDGE, "wiring", "demo"},
+    "doctor": {*KERNEL, "relay", "store", "brokers", *EDGE},
+    "cli": {*KERNEL, "relay", "store", "brokers", *EDGE, "wiring", "demo", "doctor"},
     "demo": {"", *KERNEL, "outbox", "consumer", "relay", "store", "brokers", *EDGE, "wiring"},
     "__main__": {"cli"},
 }
-MAY_NAME_ADAPTERS = {"wiring", "testing", "demo", "cli.demo", "cqrs"}
+# A look at a broker is of that broker's kind; it takes the adapter's log-in, and nothing that publishes.
+LOOKS = {"doctor.look.kafka", "doctor.look.amqp", "doctor.look.redis"}
+MAY_NAME_ADAPTERS = {"wiring", "testing", "demo", "cli.demo", "cqrs", *LOOKS}
 ADAPTERS = {"store", "brokers"}
 # Of an adapter, what others may import: its options, and how any engine logs in to a database.
 SHARED = (".options", "store.login")
@@ -197,6 +200,44 @@ def test_only_wiring_names_concrete_adapters():
     ]
 
     assert wrong == []
+
+
+def test_doctor_can_neither_publish_nor_mark():
+    """
+    It looks: of the adapters it takes how they log in, their options, and the words for errors.
+    """
+    allowed = (
+        ".options",
+        "_errors",
+        "brokers.security",
+        "brokers.topics",
+        "_client",
+        "store.login",
+    )
+    taken = {
+        name
+        for path in modules()
+        if part(dotted(path)) == "doctor"
+        for name in imports(path)
+        if part(name) in ADAPTERS
+    }
+
+    assert [name for name in sorted(taken) if not name.endswith(allowed)] == []
+
+
+def test_the_rules_of_doctor_are_pure():
+    """
+    They decide from facts: no connection, no file, no clock.
+    """
+    pure = [path for path in modules() if dotted(path).startswith("doctor.rules")]
+    known = {name for path in pure for name in imports(path)}
+
+    assert {name for name in known if name.startswith(("doctor.look", "migrate", "store"))} == set()
+    assert not any(
+        word in path.read_text()
+        for path in pure
+        for word in ("import asyncio", "import time", "import socket", "pathlib", "open(")
+    )
 
 
 def test_imports_are_seen_in_functions_and_by_module_name():

@@ -28,6 +28,7 @@ VERBS = (
     "migrate",
     "check-config",
     "status",
+    "doctor",
     "pause",
     "resume",
     "replay",

@@ -1,0 +1,1 @@
+"""What follows from the facts. Pure: no clock, no connection, no file."""
