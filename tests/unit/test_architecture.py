@@ -37,6 +37,8 @@ EDGE = {
     "autogenerate",
     "logs",
     "metrics",
+    "metric_kinds",
+    "tracing",
     "migrate",
     "http",
     "wake_listener",
