@@ -97,7 +97,9 @@ class Metrics:
             "cause",
         )
         self.late_rows = self._counter(
-            "late_rows", "Rows that committed after later ids had been read", "found"
+            "late_rows",
+            "Rows whose transactions were still open when the cursor passed them",
+            "found",
         )
         self.dead_letter_rows = self._gauge("dead_letter_rows", "Dead letters in the table")
         self.blocked_keys = self._gauge(

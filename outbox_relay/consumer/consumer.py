@@ -116,5 +116,7 @@ def _spans(
     try:
         from outbox_relay.consumer.tracing import ConsumerTracing  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise ImportError('tracing needs opentelemetry-api: install "outbox-relay[otel]"') from error
+        raise ImportError(
+            'tracing needs opentelemetry-api: install "outbox-relay[otel]"'
+        ) from error
     return ConsumerTracing(None if tracing is True else tracing).handling

@@ -37,7 +37,7 @@ class Observer(Protocol):
         """*rows* were acked that an earlier batch had left unknown: they may be there twice."""
 
     def late_rows(self, found: str, rows: int) -> None:
-        """*rows* committed after later ids had been read: ``open`` ids, or found by the ``sweep``."""
+        """*rows* committed after the cursor had passed them: known as ``open``, or found by the ``sweep``."""
 
     def waiting(self, causes: Mapping[Cause, Late]) -> None:
         """Why rows wait. Causes that are not named keep nothing waiting."""
