@@ -90,7 +90,7 @@ class Said:
 class Encoder:
     """
     Turns events into outboxed events. `headers` are those of every event, `ce_source` too;
-    `default_topic` is that of events without one.
+    `default_topic` is that of events without one; with `trace` they keep the span that is active.
     """
 
     headers: Mapping[str, str]
@@ -99,6 +99,7 @@ class Encoder:
     compress_above_bytes: int
     max_event_bytes: int
     default_topic: str | None = None
+    trace: bool = True
 
     def encode(self, event: Payload, said: Said) -> OutboxedEvent:
         """
@@ -151,7 +152,7 @@ class Encoder:
         )
 
     def _headers(self, own: Mapping[str, str] | None) -> str | None:
-        traced = current_trace()
+        traced = current_trace() if self.trace else None
         if not own and traced is None:
             return self.headers_json
         headers = {**self.headers, **checked_headers(own or {})}
