@@ -15,6 +15,8 @@ _KINDS = {
     "NOPERM": FailureKind.AUTH,
     "NOAUTH": FailureKind.AUTH,
     "NoPermissionError": FailureKind.AUTH,
+    "AuthenticationError": FailureKind.AUTH,
+    "WRONGPASS": FailureKind.AUTH,
 }
 
 
