@@ -17,14 +17,16 @@ from opentelemetry.trace import SpanKind, StatusCode, use_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from outbox_relay import Outbox
-from outbox_relay.consumer import Delivery, decode
+from outbox_relay.consumer import Delivery, EventConsumer, decode
 from outbox_relay.consumer.tracing import ConsumerTracing
 from outbox_relay.relay.outcomes import Fault, Rejected, RejectReason, Unknown
 from outbox_relay.relay.tracing import traceparent_of
 from outbox_relay.testing.broker import record
 from outbox_relay.tracing import RelayTracing
+from tests.unit.test_event_consumer import FakeSource, Handler, consume, delivery
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+HEADERS = (("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", b"order.placed"))
 NOT_SAMPLED = PARENT[:-1] + "0"
 
 
@@ -332,3 +334,38 @@ def test_the_active_span_is_not_the_parent(traced):
     [process] = traced.spans("process")
 
     assert f"{process.context.trace_id:032x}" == PARENT.split("-")[1]
+
+
+async def test_each_attempt_of_a_handler_is_a_span(traced):
+    """
+    `EventConsumer(tracing=...)`: two attempts, two spans, children of what the record carries.
+    """
+    handler = Handler(ValueError("no"))
+    source = FakeSource(delivery(0, headers=(("traceparent", PARENT.encode()), *HEADERS)))
+    await consume(source, handler, tracing=traced.provider)
+    spans = traced.spans("process orders")
+
+    assert handler.handled == [0]
+    assert [span.status.status_code for span in spans] == [StatusCode.ERROR, StatusCode.UNSET]
+    assert {f"{span.parent.span_id:016x}" for span in spans} == {PARENT.split("-")[2]}
+
+
+async def test_a_consumer_makes_no_spans_unless_it_is_asked(traced):
+    """
+    Without `tracing` OpenTelemetry is not even loaded.
+    """
+    with traced.tracer.start_as_current_span("loop") as loop:
+        await consume(FakeSource(delivery(0)), Handler())
+
+    assert [span.name for span in traced.spans()] == ["loop"]
+    assert loop.get_span_context().is_valid
+
+
+def test_a_consumer_that_lacks_the_package_says_what_to_install(monkeypatch):
+    """
+    At once, not at the first record.
+    """
+    monkeypatch.setitem(sys.modules, "outbox_relay.consumer.tracing", None)
+
+    with pytest.raises(ImportError, match=r"outbox-relay\[otel\]"):
+        EventConsumer(FakeSource(), Handler(), tracing=True)
