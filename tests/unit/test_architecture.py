@@ -77,6 +77,7 @@ HEAVY = {
     "aiokafka",
     "alembic",
     "confluent_kafka",
+    "opentelemetry",
     "prometheus_client",
     "redis",
     "rich",

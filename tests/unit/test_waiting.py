@@ -259,3 +259,42 @@ def test_rows_without_a_time_count_and_date_nothing():
 
     assert found == {Cause.TURN: Late(3, 70)}
     assert without_database({}, since_us=9) == {Cause.DATABASE: Late(0, 9)}
+
+
+async def test_a_database_that_is_away_from_the_start_is_the_cause(relay, store, clock, watched):
+    """
+    Who never had a lane says it too, and since when; a standby's word is as good.
+    """
+    store.fail("acquire", *[StoreUnavailable("refused")] * 1000)
+    began = clock.wall_us() / 1e6
+    relay()
+    await clock.advance(20)
+    since = watched.value("waiting_oldest_timestamp_seconds", cause="database")
+    store._failures.clear()
+    await clock.advance(20)
+
+    assert began <= since < began + 1
+    assert watched.value("waiting_oldest_timestamp_seconds", cause="database") == 0
+
+
+async def test_of_several_active_relays_one_writes_canaries(canary, broker, clock, watched):
+    """
+    The one that has lane 0: whoever acks and marks them.
+    """
+    canary(owner="first", max_active_relays=2)
+    canary(owner="second", max_active_relays=2)
+    await clock.advance(35)
+
+    assert 3 <= watched.value("canaries_total", outcome="written") <= 5
+    assert len(broker.seqs("canary")) == watched.value("canaries_total", outcome="written")
+
+
+async def test_a_canary_that_is_deleted_on_the_ack_has_its_time(canary, clock, watched):
+    """
+    With a retention of 0 the relay's own clock says how long it took.
+    """
+    canary(retention_seconds=0)
+    await clock.advance(25)
+
+    assert watched.value("canaries_total", outcome="acked") == 3
+    assert 0 <= watched.value("canary_seconds_sum") < 10
