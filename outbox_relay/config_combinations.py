@@ -128,7 +128,7 @@ RULES: Final = (
     Rule(
         ("canary.topic", "database.layout"),
         lambda c: bool(c.canary.topic) and c.database.layout != "outbox",
-        "is for our own table: its relay writes nothing into a table of python-cqrs",
+        "does not go with {other}: the relay writes nothing into a table of python-cqrs",
     ),
     Rule(
         ("relay.wake_notify", "database.url"),

@@ -22,10 +22,8 @@ class Canary:
         self._options = around.canary
 
     async def run(self) -> None:
-        """Write and follow one after another, for ever. Returns at once where there is none."""
+        """Write and follow one after another, for ever."""
         around, every = self._around, self._options.every_seconds
-        if not self._options.topic:
-            return
         try:
             while True:
                 ours = 0 in around.lease.lanes

@@ -298,3 +298,40 @@ async def test_a_canary_that_is_deleted_on_the_ack_has_its_time(canary, clock, w
 
     assert watched.value("canaries_total", outcome="acked") == 3
     assert 0 <= watched.value("canary_seconds_sum") < 10
+
+
+class TermOver(StoreUnavailable):
+    """As a server that only reads says it."""
+
+    ends_term = True
+
+
+async def test_a_canary_that_finds_the_term_over_ends_it(canary, store, clock, watched):
+    """
+    As any other statement would; the next term writes the next one.
+    """
+    store.fail("write_canary", TermOver("it only reads"))
+    canary()
+    await clock.advance(25)
+
+    assert watched.value("lane_transitions_total") == 3
+    assert watched.value("canaries_total", outcome="failed") == 0
+    assert watched.value("canaries_total", outcome="acked") >= 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"every_seconds": 0.5}, "canary.every_seconds = 0.5 must be from 1 to 3600"),
+        ({"every_seconds": 7200.0}, "canary.every_seconds = 7200.0 must be from 1 to 3600"),
+        ({"topic": "a b"}, "canary.topic = 'a b' must be a topic's name"),
+    ],
+)
+def test_what_is_wrong_with_a_canary_is_told(changed, problem):
+    """
+    By its key; too often it would be load, too seldom it would show nothing.
+    """
+    [found] = CanaryOptions(**changed).problems()
+
+    assert found.startswith(problem)
+    assert CanaryOptions(topic="canary").problems() == []
