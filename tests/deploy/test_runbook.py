@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from outbox_relay.cli.app import app
 from tests.deploy.runbook import blocks, faster
 from tests.deploy.world import World, wait_until
 
-VERBS = {
-    command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands
-} | {group.name for group in app.registered_groups}
+VERBS = set(get_command(app).commands)
 
 OLD_EVENT = (
     "INSERT INTO outbox (event_name, topic, payload, created_at) "
