@@ -81,7 +81,7 @@ def world(installed_wheel, secure_mariadb, kafka, topic_name, tmp_path):
 def send_hint(world: World) -> None:
     """As `Outbox(wake=...)` does after a commit."""
     [line] = world.relay.logged("wake_listening")
-    port = int(re.search(r":(\d+)", str(line["published"] or line["addresses"]))[1])
+    port = int(re.findall(r":(\d+)", str(line["published"] or line["addresses"]))[-1])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"", ("127.0.0.1", port))
 
