@@ -40,6 +40,7 @@ from outbox_relay.config_checks import (
 )
 from outbox_relay.config_combinations import combination_problems
 from outbox_relay.errors import ConfigError
+from outbox_relay.relay.canary_options import CanaryOptions
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.wire import WireOptions
 from outbox_relay.schema import tables
@@ -89,6 +90,18 @@ class LogOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TracingOptions:
+    """Spans of the relay, section ``[tracing]``."""
+
+    enabled: bool = False
+    """Whether the relay continues the traces in which events were written, by OpenTelemetry: a producer span for each event of a sampled trace. Needs the extra otel and a tracer provider, such as `opentelemetry-instrument` sets one up."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with these settings, one line each, named by key."""
+        return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """
     All settings. `origins` says where each one that is not a default came from.
@@ -107,6 +120,8 @@ class Config:
     http: HttpOptions = field(default_factory=HttpOptions)
     admin: AdminOptions = field(default_factory=AdminOptions)
     log: LogOptions = field(default_factory=LogOptions)
+    canary: CanaryOptions = field(default_factory=CanaryOptions)
+    tracing: TracingOptions = field(default_factory=TracingOptions)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -139,6 +154,8 @@ SECTIONS: dict[str, type[Any]] = {
     "http": HttpOptions,
     "admin": AdminOptions,
     "log": LogOptions,
+    "canary": CanaryOptions,
+    "tracing": TracingOptions,
 }
 
 

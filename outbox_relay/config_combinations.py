@@ -126,6 +126,11 @@ RULES: Final = (
         "needs relay.wake_address: nobody listens for the hints that others send there",
     ),
     Rule(
+        ("canary.topic", "database.layout"),
+        lambda c: bool(c.canary.topic) and c.database.layout != "outbox",
+        "does not go with {other}: the relay writes nothing into a table of python-cqrs",
+    ),
+    Rule(
         ("relay.wake_notify", "database.url"),
         lambda c: c.relay.wake_notify and not c.database.url.startswith("postgresql"),
         "is for PostgreSQL: use relay.wake_address",

@@ -125,6 +125,9 @@ class PublishError(OutboxRelayError):
 class TopicUnavailable(PublishError):
     """The topic is missing, unauthorised or misconfigured. It pauses; no event is given up."""
 
+    unauthorised = False
+    """Whether the topic is there, and the relay may not write to it."""
+
 
 class BrokerUnavailable(PublishError):
     """No broker answers. Everything waits; no event loses an attempt."""

@@ -8,21 +8,19 @@ fact is durable. ``docs/reference/metrics.md`` lists exactly what stands here.
 from __future__ import annotations
 
 import asyncio
-import bisect
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from outbox_relay._version import __version__
 from outbox_relay.logs import RepeatLimit, get_logger
-from outbox_relay.relay.outcomes import RejectReason, Unknown
+from outbox_relay.metric_kinds import CertificateExpiry, WeightedHistogram
+from outbox_relay.relay.outcomes import FailureKind, RejectReason, Unknown
 from outbox_relay.relay.ports import Backlog
+from outbox_relay.relay.waiting import NONE, Cause, Late
 
 PREFIX: Final = "outbox_relay_"
 MOST_TOPICS: Final = 200
@@ -43,41 +41,6 @@ _TROUBLE = re.compile(
 )
 
 
-class WeightedHistogram(Collector):
-    """
-    A histogram that takes many equal observations at once.
-
-    A batch of 2,000 rows is one step: prometheus_client's own would take 2,000.
-    """
-
-    def __init__(self, name: str, documentation: str, buckets: Sequence[float]) -> None:
-        self._name = name
-        self._documentation = documentation
-        self._bounds = [*map(float, buckets), float("inf")]
-        self._counts = [0] * len(self._bounds)
-        self._sum = 0.0
-
-    def observe(self, value: float, times: int) -> None:
-        """Count *value*, *times* over."""
-        self._counts[bisect.bisect_left(self._bounds, value)] += times
-        self._sum += value * times
-
-    def counts(self) -> tuple[int, ...]:
-        """What was observed in each bucket, the last one above all bounds."""
-        return tuple(self._counts)
-
-    def collect(self) -> Iterable[Metric]:
-        """What has been observed, as Prometheus wants it: each bucket with those below it."""
-        total = 0
-        buckets = []
-        for bound, count in zip(self._bounds, self._counts, strict=True):
-            total += count
-            buckets.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
-        yield HistogramMetricFamily(
-            self._name, self._documentation, buckets=buckets, sum_value=self._sum
-        )
-
-
 class Metrics:
     """Every metric, on a registry of its own."""
 
@@ -88,6 +51,9 @@ class Metrics:
         self._backlog()
         self._publishing()
         self._running()
+        self._canary()
+        self.certificates = CertificateExpiry(f"{PREFIX}tls_cert_not_after_timestamp_seconds")
+        self.registry.register(self.certificates)
         info = self._gauge("build_info", "1, with the release", "version", "db", "driver")
         info.labels(__version__, database, driver).set(1)
 
@@ -120,6 +86,21 @@ class Metrics:
             "backlog_sample_timestamp_seconds",
             "When the backlog was last measured; 0 if this relay holds no lane",
         )
+        self.waiting_rows = self._gauge(
+            "waiting_rows",
+            "Of the oldest 10,000 pending rows, how many wait for this cause",
+            "cause",
+        )
+        self.waiting_since = self._gauge(
+            "waiting_oldest_timestamp_seconds",
+            "When the oldest row that waits for this cause was created; 0 if none does",
+            "cause",
+        )
+        self.late_rows = self._counter(
+            "late_rows",
+            "Rows whose transactions were still open when the cursor passed them",
+            "found",
+        )
         self.dead_letter_rows = self._gauge("dead_letter_rows", "Dead letters in the table")
         self.blocked_keys = self._gauge(
             "blocked_keys", "Keys whose later rows wait for a dead letter, with hold_key"
@@ -129,11 +110,14 @@ class Metrics:
         self.published = self._counter("published", "Rows that the broker acked", "topic")
         self.failures = self._counter(
             "publish_failures",
-            "Batches that ended unknown, and rows that became dead letters",
+            "Batches that were not acked, topics that were refused, and rows that became dead letters",
             *("topic", "kind"),
         )
         self.unknown_outcomes = self._counter(
             "unknown_outcomes", "Batches of which nobody could say whether the broker has them"
+        )
+        self.redelivered = self._counter(
+            "redelivered", "Rows acked after an outcome that was unknown: they may be there twice"
         )
         self.dead_letters = self._counter("dead_letters", "Rows given up, durably", "reason")
         self.latency = WeightedHistogram(
@@ -151,6 +135,15 @@ class Metrics:
         self.in_flight_rows = self._gauge("inflight_records", "Rows read and not yet marked")
         self.in_flight_bytes = self._gauge(
             "inflight_bytes", "Stored payload bytes of rows read and not yet marked"
+        )
+        self.in_flight_rows_limit = self._gauge(
+            "inflight_records_limit", "What inflight_records cannot exceed"
+        )
+        self.in_flight_bytes_limit = self._gauge(
+            "inflight_bytes_limit", "What inflight_bytes cannot exceed by more than one row"
+        )
+        self.pool_resets = self._counter(
+            "db_pool_resets", "Connections to the database given up, or not to be had", "reason"
         )
         self.rebuilds = self._counter(
             "producer_rebuilds", "How often the Kafka client was given up for a new one", "reason"
@@ -183,6 +176,18 @@ class Metrics:
         )
         self.loop_lag = self._gauge(
             "event_loop_lag_seconds", "How much later than asked the event loop last woke"
+        )
+
+    def _canary(self) -> None:
+        self.canaries = self._counter("canaries", "Canaries, by what became of them", "outcome")
+        self.canary_seconds = self._histogram(
+            "canary_seconds", "From a canary's creation to its mark", LATENCY_BUCKETS
+        )
+        self.canary_every = self._gauge(
+            "canary_interval_seconds", "How often this relay writes a canary; 0 if it does not"
+        )
+        self.canary_at = self._gauge(
+            "canary_timestamp_seconds", "When a canary was last written, or acked", "step"
         )
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
@@ -220,6 +225,7 @@ class MetricsObserver:
         self._wall = wall
         self._clock = clock
         self._progress_at = clock()
+        self._has_canary = False
         self._logger = get_logger()
         self._repeats = RepeatLimit(LOG_REPEAT_SECONDS, clock=clock)
 
@@ -258,7 +264,46 @@ class MetricsObserver:
     def publish_failed(self, topic: str, outcome: Unknown) -> None:
         """Count a batch that ended unknown."""
         self.metrics.unknown_outcomes.inc()
-        self.metrics.failures.labels(self.metrics.topic(topic), "unknown").inc()
+        self.metrics.failures.labels(self.metrics.topic(topic), outcome.kind.value).inc()
+
+    def topic_unavailable(self, topic: str, kind: FailureKind) -> None:
+        """Count a topic that was refused."""
+        self.metrics.failures.labels(self.metrics.topic(topic), kind.value).inc()
+
+    def redelivered(self, rows: int) -> None:
+        """Count rows that may be there twice."""
+        self.metrics.redelivered.inc(rows)
+
+    def late_rows(self, found: str, rows: int) -> None:
+        """Count rows that committed late."""
+        self.metrics.late_rows.labels(found).inc(rows)
+
+    def waiting(self, causes: Mapping[Cause, Late]) -> None:
+        """Show why rows wait: each cause, also those of which there is nothing."""
+        for cause in Cause:
+            late = causes.get(cause, NONE)
+            self.metrics.waiting_rows.labels(cause.value).set(late.rows)
+            self.metrics.waiting_since.labels(cause.value).set(late.oldest_us / 1_000_000)
+
+    def connection_lost(self, reason: str) -> None:
+        """Count a connection that was given up."""
+        self.metrics.pool_resets.labels(reason).inc()
+
+    def canary(self, outcome: str, seconds: float) -> None:
+        """Count a canary, and note when."""
+        self.metrics.canaries.labels(outcome).inc()
+        if outcome in ("written", "acked"):
+            self.metrics.canary_at.labels(outcome).set(self._wall())
+        if outcome == "acked":
+            self.metrics.canary_seconds.observe(seconds)
+
+    def canary_every(self, seconds: float) -> None:
+        """Show that this relay writes canaries, or does not; a new one has some time for its first."""
+        self.metrics.canary_every.set(seconds)
+        if self._has_canary != bool(seconds):
+            self._has_canary = bool(seconds)
+            for step in ("written", "acked"):
+                self.metrics.canary_at.labels(step).set(self._wall() if seconds else 0)
 
     def marked(self, rows: int, seconds: float) -> None:
         """Count a mark."""
@@ -270,9 +315,10 @@ class MetricsObserver:
 
     def dead_letter(self, topic: str, reason: RejectReason) -> None:
         """Count a row given up."""
-        kind = "too_large" if reason is RejectReason.TOO_LARGE else "rejected"
+        too_large = reason is RejectReason.TOO_LARGE
+        kind = FailureKind.TOO_LARGE if too_large else FailureKind.REJECTED
         self.metrics.dead_letters.labels(reason.value).inc()
-        self.metrics.failures.labels(self.metrics.topic(topic), kind).inc()
+        self.metrics.failures.labels(self.metrics.topic(topic), kind.value).inc()
 
     def purged(self, kind: str, rows: int) -> None:
         """Count rows that were purged."""
@@ -319,6 +365,7 @@ class MetricsObserver:
             # What a former owner last saw would grow old here for ever, and page somebody.
             self.sampled(Backlog(rows=0, capped=False, oldest_us=None, dead_rows=0))
             self.metrics.sampled_at.set(0)
+            self.waiting({})
             self.blocked(0)
             self.careful(False)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from outbox_relay.relay.dead_letters import DeadLetters
     from outbox_relay.relay.options import RelayOptions
     from outbox_relay.relay.ports import MessageBroker, Observer, Wake
+    from outbox_relay.relay.tracing import Tracing
     from outbox_relay.store.options import DatabaseOptions
     from outbox_relay.wake_listener import WakeListener
 
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 TIDY_SECONDS: Final = 30.0
+
+MESSAGING_SYSTEMS: Final = {
+    "kafka": "kafka",
+    "amqp": "rabbitmq",
+    "redis_streams": "redis",
+    "redis_pubsub": "redis",
+    "jsonl": "jsonl",
+}
+"""What OpenTelemetry calls the brokers, as ``messaging.system``; two of them it does not know."""
 
 
 def run_loop(main: Coroutine[object, object, Result]) -> Result:
@@ -110,7 +120,25 @@ def build_observer(config: Config) -> MetricsObserver:
     disable_created_metrics()  # type: ignore[no-untyped-call]
 
     url = make_url(config.database.url)
-    return MetricsObserver(Metrics(database=url.get_backend_name(), driver=url.get_driver_name()))
+    metrics = Metrics(database=url.get_backend_name(), driver=url.get_driver_name())
+    metrics.in_flight_rows_limit.set(config.relay.in_flight_rows)
+    metrics.in_flight_bytes_limit.set(config.relay.in_flight_bytes)
+    metrics.certificates.files = certificates(config)
+    return MetricsObserver(metrics)
+
+
+def certificates(config: Config) -> dict[str, str]:
+    """The certificates that the settings name, by setting: those of the database and of the broker."""
+    sections = {
+        "database": config.database,
+        config.broker.section: getattr(config, config.broker.section),
+    }
+    return {
+        f"{section}.{name}": path
+        for section, options in sections.items()
+        for name in ("ssl_ca_file", "ssl_cert_file")
+        if (path := getattr(options, name, ""))
+    }
 
 
 def build_wake(
@@ -138,7 +166,18 @@ def build_producer(
         publish_deadline_seconds=config.publish_deadline_seconds,
         observer=observer,
         wake=_all_wakes(config, observer, wake),
+        canary=config.canary,
+        tracing=build_tracing(config),
     )
+
+
+def build_tracing(config: Config) -> Tracing | None:
+    """Who makes spans; None where nobody asks for them."""
+    if not config.tracing.enabled:
+        return None
+    from outbox_relay.tracing import RelayTracing  # noqa: PLC0415
+
+    return RelayTracing(system=MESSAGING_SYSTEMS[config.broker.kind])
 
 
 def build_broker(config: Config, observer: Observer) -> MessageBroker:

@@ -103,7 +103,9 @@ class AmqpBroker:
         except CONNECTION_ERRORS as error:
             row = known(error)
             if row is not None and row.meaning is Meaning.PAUSE_TOPIC:
-                raise TopicUnavailable(self._absent(topic, exchange, error)) from error
+                refused = TopicUnavailable(self._absent(topic, exchange, error))
+                refused.unauthorised = row.code == "ChannelAccessRefused"
+                raise refused from error
             raise BrokerUnavailable(detail_of(error)) from error
         self._known.add(topic)
         return 1

@@ -6,10 +6,24 @@ from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError, PublishE
 
 from outbox_relay.brokers.amqp_codes import CLASSES
 from outbox_relay.relay.known import Known, Meaning, by_code, label_of, of_the_system
-from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import (
+    Acked,
+    FailureKind,
+    Fault,
+    Outcome,
+    Rejected,
+    RejectReason,
+    Unknown,
+)
 
 _CLASSES = by_code(CLASSES)
 _FAULTS = {Meaning.PAUSE_TOPIC: Fault.TOPIC, Meaning.PAUSE_ALL: Fault.BROKER}
+_KINDS = {
+    "ChannelAccessRefused": FailureKind.AUTH,
+    "AuthenticationError": FailureKind.AUTH,
+    "ProbableAuthenticationError": FailureKind.AUTH,
+    "ChannelNotFoundEntity": FailureKind.UNKNOWN_TOPIC,
+}
 
 
 def known(error: BaseException) -> Known | None:
@@ -54,7 +68,11 @@ def outcome_of(error: BaseException, *, unroutable: str = "reject") -> Outcome:
         if unroutable == "reject":
             return Rejected(reason=RejectReason.UNROUTABLE, detail=detail)
         return Unknown(fault=Fault.TOPIC, detail=detail)
-    return Unknown(fault=_FAULTS.get(row.meaning, Fault.PARTITION), detail=detail)
+    return Unknown(
+        fault=_FAULTS.get(row.meaning, Fault.PARTITION),
+        detail=detail,
+        kind=_KINDS.get(str(row.code), FailureKind.UNKNOWN),
+    )
 
 
 def worst(outcomes: list[Outcome]) -> Outcome:

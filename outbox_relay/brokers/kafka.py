@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aiokafka.structs import TopicPartition
 
@@ -94,9 +95,11 @@ class KafkaBroker:
                 # A topic that was just made shows up a moment later.
                 await asyncio.sleep(0.1)
         if topic in metadata.cluster.unauthorized_topics:
-            raise TopicUnavailable(
+            refused = TopicUnavailable(
                 f"topic {topic}: the relay is not authorised: grant it Write and Describe"
             )
+            refused.unauthorised = True
+            raise refused
         raise TopicUnavailable(f"topic {topic} does not exist: create it, or correct the event")
 
     # Publishing
@@ -146,8 +149,10 @@ class KafkaBroker:
             return Unknown(fault=Fault.PARTITION, detail=detail)
         self._count(error)
         outcome = outcome_of(error)
-        fault = outcome.fault if isinstance(outcome, Unknown) else Fault.PARTITION
-        return Unknown(fault=fault, detail=f"{detail} but {detail_of(error)}")
+        said = f"{detail} but {detail_of(error)}"
+        if isinstance(outcome, Unknown):
+            return replace(outcome, detail=said)
+        return Unknown(fault=Fault.PARTITION, detail=said)
 
     def _count(self, error: BaseException) -> None:
         word = unexpected(error)

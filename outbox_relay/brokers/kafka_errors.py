@@ -7,7 +7,15 @@ from aiokafka.errors import BrokerResponseError, KafkaError
 
 from outbox_relay.brokers.kafka_codes import ANSWERS, CLASSES, STORED_NOWHERE
 from outbox_relay.relay.known import Known, Meaning, by_code, label_of, of_the_system
-from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import (
+    Acked,
+    FailureKind,
+    Fault,
+    Outcome,
+    Rejected,
+    RejectReason,
+    Unknown,
+)
 
 _CODES = by_code(ANSWERS)
 _CLASSES = by_code(CLASSES)
@@ -18,6 +26,12 @@ _FAULTS = {
 }
 
 _TOO_LARGE = frozenset({10, 18, "RecordTooLargeError"})
+
+_KINDS: dict[int | str, FailureKind] = {
+    **dict.fromkeys(STORED_NOWHERE, FailureKind.RETRY),
+    **dict.fromkeys((3, 17), FailureKind.UNKNOWN_TOPIC),
+    **dict.fromkeys((29, 31, 53, 58, "TokenUnavailable"), FailureKind.AUTH),
+}
 
 
 class PartitionGone(KafkaError):  # type: ignore[misc]
@@ -101,4 +115,8 @@ def outcome_of(error: BaseException) -> Outcome:
         too_large = row.code in _TOO_LARGE
         reason = RejectReason.TOO_LARGE if too_large else RejectReason.INVALID_RECORD
         return Rejected(reason=reason, detail=detail)
-    return Unknown(fault=_FAULTS.get(row.meaning, Fault.PARTITION), detail=detail)
+    return Unknown(
+        fault=_FAULTS.get(row.meaning, Fault.PARTITION),
+        detail=detail,
+        kind=_KINDS.get(row.code, FailureKind.UNKNOWN),
+    )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from outbox_relay._version import __version__
-from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require_driver
+from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require, require_driver
 from outbox_relay.cli.options import ConfigOption, SetOption, load
 from outbox_relay.config import Config
 from outbox_relay.errors import ConfigError
@@ -36,6 +36,8 @@ def run(
     with errors_as_exits():
         settings = load(config, flags)
         require_driver(settings.database.url)
+        if settings.tracing.enabled:
+            require("opentelemetry", extra="otel", purpose="tracing.enabled")
     from outbox_relay.wiring import run_loop
 
     run_loop(_serve(settings, signals, until_empty=until_empty))

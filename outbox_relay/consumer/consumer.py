@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Final, Literal
 
 from outbox_relay.consumer.decoding import MAX_BYTES
 from outbox_relay.consumer.metrics import ConsumerMetrics
 from outbox_relay.consumer.processor import Processor, log
+from outbox_relay.consumer.record import ConsumedRecord
 from outbox_relay.consumer.retries import Retries
 from outbox_relay.consumer.routes import Events, Handler, Mediator, route
 from outbox_relay.consumer.source import Source
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -36,6 +40,8 @@ class EventConsumer:
       10 s more
     * max_payload_bytes: how large a compressed payload may become
     * metrics: where to count
+    * tracing: whether each attempt of a handler is a span of OpenTelemetry, a child of the span that its
+      record names; True, or the tracer provider to use. Needs `opentelemetry-api`
 
     A record whose attempts are used up, or that cannot be read, goes to the source's dead letters; if
     it has none, the record is held: tried again and again, and its partition waits.
@@ -54,6 +60,7 @@ class EventConsumer:
         stop_seconds: float = 20.0,
         max_payload_bytes: int = MAX_BYTES,
         metrics: ConsumerMetrics | None = None,
+        tracing: bool | TracerProvider = False,
     ) -> None:
         if unknown == "dead_letter" and not source.can_dead_letter:
             raise ValueError('unknown="dead_letter" needs a source that has dead letters')
@@ -74,6 +81,7 @@ class EventConsumer:
             metrics=self.metrics,
             slots=asyncio.Semaphore(concurrency),
             max_payload_bytes=max_payload_bytes,
+            around=_spans(tracing) if tracing is not False else None,
         )
 
     def stop(self) -> None:
@@ -100,3 +108,15 @@ class EventConsumer:
             for number in handled:
                 loop.remove_signal_handler(number)
             log.info("consumer_stopped")
+
+
+def _spans(
+    tracing: Literal[True] | TracerProvider,
+) -> Callable[[ConsumedRecord], AbstractContextManager[None]]:
+    try:
+        from outbox_relay.consumer.tracing import ConsumerTracing  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            'tracing needs opentelemetry-api: install "outbox-relay[otel]"'
+        ) from error
+    return ConsumerTracing(None if tracing is True else tracing).handling

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,8 @@ class Processor:
     slots: asyncio.Semaphore
     max_payload_bytes: int = MAX_BYTES
     chance: Callable[[], float] = random.random
+    around: Callable[[ConsumedRecord], AbstractContextManager[None]] | None = None
+    """What is around each attempt of a handler: a span."""
     _unknown_names: set[str] = field(default_factory=set)
 
     async def __call__(self, message: object, ending: asyncio.Event) -> Outcome | None:
@@ -97,7 +99,11 @@ class Processor:
     async def _attempt(self, handler: Handler, record: ConsumedRecord) -> BaseException | None:
         started_at = time.monotonic()
         try:
-            await call(handler, record)
+            if self.around is None:
+                await call(handler, record)
+            else:
+                with self.around(record):
+                    await call(handler, record)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -38,6 +38,7 @@ from outbox_relay.events import (
     Unset,
     uuid7,
 )
+from outbox_relay.outbox.trace import TRACEPARENT, current_trace
 from outbox_relay.schema import (
     MAX_KEY_BYTES,
     MAX_NAME_CHARS,
@@ -89,7 +90,7 @@ class Said:
 class Encoder:
     """
     Turns events into outboxed events. `headers` are those of every event, `ce_source` too;
-    `default_topic` is that of events without one.
+    `default_topic` is that of events without one; with `trace` they keep the span that is active.
     """
 
     headers: Mapping[str, str]
@@ -98,6 +99,7 @@ class Encoder:
     compress_above_bytes: int
     max_event_bytes: int
     default_topic: str | None = None
+    trace: bool = True
 
     def encode(self, event: Payload, said: Said) -> OutboxedEvent:
         """
@@ -150,9 +152,14 @@ class Encoder:
         )
 
     def _headers(self, own: Mapping[str, str] | None) -> str | None:
-        if not own:
+        traced = current_trace() if self.trace else None
+        if not own and traced is None:
             return self.headers_json
-        return headers_json({**self.headers, **checked_headers(own)})
+        headers = {**self.headers, **checked_headers(own or {})}
+        if traced is not None and not any(name.lower() == TRACEPARENT for name in headers):
+            # A tracestate of another trace would be worth nothing beside our traceparent.
+            headers = {**headers, **traced}
+        return headers_json(headers)
 
     def _stored(self, content: bytes | None) -> tuple[bytes, int]:
         if content is None:

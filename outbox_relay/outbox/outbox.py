@@ -51,6 +51,7 @@ class Outbox:
     * default_topic: of events whose class and call name none; without it they are refused
     * wake: where a relay waits for hints, unix:/path or udp:host:port; a commit with events in it is
       followed by one, so that the relay need not poll to find them
+    * trace: whether events keep the span of OpenTelemetry in which they are written, if one is active
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Outbox:
         headers: Mapping[str, str] | None = None,
         default_topic: str | None = None,
         wake: str | None = None,
+        trace: bool = True,
     ) -> None:
         if compressor is not None and compressor.codec is not tables.Codec.ZLIB:
             raise ValueError(f"no relay reads codec {compressor.codec!r}: use ZlibCompressor")
@@ -82,6 +84,7 @@ class Outbox:
             compress_above_bytes=compress_above_bytes,
             max_event_bytes=max_event_bytes,
             default_topic=default_topic,
+            trace=trace,
         )
         self._max_statement_bytes = max_statement_bytes
         self._wake = None if wake is None else Sender(parse_wake_address(wake))

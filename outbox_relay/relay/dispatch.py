@@ -21,13 +21,14 @@ from outbox_relay.relay.gate import Gate
 from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.outage import BrokerWatch
-from outbox_relay.relay.outcomes import Acked, Outcome, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Acked, FailureKind, Outcome, RejectReason, Unknown
 from outbox_relay.relay.partitioning import KeyPartitions
 from outbox_relay.relay.pauses import Pauses
-from outbox_relay.relay.ports import Row
+from outbox_relay.relay.ports import Row, Waiting
 from outbox_relay.relay.reading import Reading
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.track import Batch, Route, Track, Unreadable, next_batch
+from outbox_relay.relay.waiting import Cause
 from outbox_relay.relay.wire import Encoder
 
 
@@ -53,6 +54,7 @@ class Dispatcher:
         self._backoff = Backoff(max_seconds=around.options.backoff_max_seconds)
         self._routes: dict[str, Route] = {}
         self._gate = Gate(around.clock)
+        self._in_doubt: set[int] = set()
         self.careful = Careful(around, self._ended)
         self.watch = BrokerWatch(around, self._ended, self._fail)
         self.held = HeldKeys(around)
@@ -112,6 +114,8 @@ class Dispatcher:
                 try:
                     count = await self._around.broker.partitions(route.topic)
                 except TopicUnavailable as error:
+                    kind = FailureKind.AUTH if error.unauthorised else FailureKind.UNKNOWN_TOPIC
+                    self._around.observer.topic_unavailable(route.topic, kind)
                     self.pauses.pause(route, str(error))
                     return
                 except BrokerUnavailable as error:
@@ -169,7 +173,15 @@ class Dispatcher:
             await self._dead_letter(route, track, batch.row, batch.reason, batch.detail)
             await self.careful.given_up(batch.row)
             return True
-        return await self._publish(route, track, batch)
+        tracing = self._around.tracing
+        if tracing is None:
+            return await self._publish(route, track, batch)
+        records = tracing.begin(route.topic, track.partition, batch.rows, batch.records)
+        batch = Batch(batch.rows, records, batch.byte_count)
+        try:
+            return await self._publish(route, track, batch)
+        finally:
+            tracing.ended(batch.rows, "not published")
 
     async def _publish(self, route: Route, track: Track, batch: Batch) -> bool:
         """Publish *batch* until it is settled. False if it was dropped, still pending."""
@@ -253,7 +265,10 @@ class Dispatcher:
             self._acked(route, track, batch, started)
         elif isinstance(outcome, Unknown):
             track.unknown_in_a_row += 1
+            self._in_doubt.update(row.id for row in batch.rows)
             around.observer.publish_failed(route.topic, outcome)
+            if around.tracing is not None:
+                around.tracing.troubled(batch.rows, outcome.detail)
             around.observer.log(
                 "publish_unknown",
                 topic=route.topic,
@@ -274,11 +289,17 @@ class Dispatcher:
         around = self._around
         # Broker first, database second. A crash in between publishes the batch again; the other
         # order would lose it, and nobody would notice.
-        self._marker.add([row.id for row in batch.rows])
+        ids = [row.id for row in batch.rows]
+        self._marker.add(ids)
+        if self._in_doubt and (again := self._in_doubt.intersection(ids)):
+            self._in_doubt -= again
+            around.observer.redelivered(len(again))
         now = around.clock.now()
         self.watch.acked(now)
         track.unknown_in_a_row = track.parkings = route.pauses = 0
         route.rejected_keys.clear()
+        if around.tracing is not None:
+            around.tracing.acked(batch.rows)
         around.observer.published(route.topic, len(batch.rows), batch.byte_count, now - started)
         oldest = batch.rows[0].created_us
         around.observer.latency((around.clock.wall_us() - oldest) / 1e6, len(batch.rows))
@@ -306,7 +327,10 @@ class Dispatcher:
             else:
                 break
         self._reading.settled([row.id])
+        self._in_doubt.discard(row.id)
         self.held.give_up(row)
+        if around.tracing is not None:
+            around.tracing.ended([row], f"dead letter: {reason}")
         self.pauses.drop(track.take_out(self.held.holds))
         around.observer.dead_letter(route.topic, reason)
         around.observer.log(
@@ -314,6 +338,22 @@ class Dispatcher:
         )
 
     # Waiting
+
+    def cause(self, waiting: Waiting) -> Cause:
+        """Why rows of that topic, or of that topic and key, wait."""
+        if self.held.holds_key(waiting.topic, waiting.key):
+            return Cause.DEAD
+        if self.pauses.by_operator(waiting.topic):
+            return Cause.PAUSED
+        if not self.watch.up.is_set():
+            return Cause.BROKER
+        route = self._routes.get(waiting.topic)
+        if route is None:
+            return Cause.TURN
+        if route.paused:
+            return Cause.TOPIC
+        sick = any(track.parked or track.unknown_in_a_row for track in route.tracks.values())
+        return Cause.BROKER if sick else Cause.TURN
 
     async def _may_publish(self) -> bool:
         """Wait until the lease is trusted for a whole deadline. False when the term ends."""

@@ -40,6 +40,10 @@ class HeldKeys:
         first = self._first_ids.get((row.topic, row.key))
         return first is not None and row.id > first
 
+    def holds_key(self, topic: str, key: bytes | None) -> bool:
+        """Whether rows of that topic and key wait for a dead letter."""
+        return key is not None and (topic, key) in self._first_ids
+
     def any(self) -> bool:
         """Whether a key waits, so that an operator's word about it should be heard soon."""
         return bool(self._first_ids) or self._unread_above is not None

@@ -28,6 +28,17 @@ class Fault(StrEnum):
     BROKER = "broker"
 
 
+class FailureKind(StrEnum):
+    """What kept records from being published: a label of the metrics."""
+
+    UNKNOWN = "unknown"
+    RETRY = "retry"
+    AUTH = "auth"
+    UNKNOWN_TOPIC = "unknown_topic"
+    TOO_LARGE = "too_large"
+    REJECTED = "rejected"
+
+
 @dataclass(frozen=True, slots=True)
 class Acked:
     """The broker has the records, on as many replicas as it promised."""
@@ -43,10 +54,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
-    """Nobody can say whether the broker has the records: publish them again, in order."""
+    """
+    Nobody can say whether the broker has the records: publish them again, in order.
+
+    `kind` is what the broker said last, for the metrics: nothing is decided by it.
+    """
 
     fault: Fault
     detail: str
+    kind: FailureKind = FailureKind.UNKNOWN
 
 
 Outcome = Acked | Rejected | Unknown

@@ -8,12 +8,13 @@ contract suite in ``tests/contract``; `outbox_relay.testing` ships in-memory one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from outbox_relay.relay.lease import ALL_LANES, Lease, Sharing, Term
-from outbox_relay.relay.outcomes import Outcome, RejectReason, Unknown
+from outbox_relay.relay.observer import Observer as Observer  # noqa: PLC0414 - the last of the ports
+from outbox_relay.relay.outcomes import Outcome
 from outbox_relay.relay.suspecting import Suspecting
 from outbox_relay.schema import Status
 
@@ -127,6 +128,15 @@ class Backlog:
     capped: bool
     oldest_us: int | None
     dead_rows: int
+
+
+class Waiting(NamedTuple):
+    """Pending rows of one topic, or of one topic and key: how many, and since when the oldest waits."""
+
+    topic: str
+    key: bytes | None
+    rows: int
+    oldest_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +275,18 @@ class Store(Suspecting, Protocol):
     async def sample(self, *, cap: int) -> Backlog:
         """How much waits, counting up to *cap* rows."""
 
+    async def waiting(self, *, limit: int, by_key: bool) -> list[Waiting]:
+        """Of which topics the first *limit* pending rows are; *by_key* of which topics and keys."""
+
+    async def write_canary(self, topic: str) -> int:
+        """Commit an event without key, named ``outbox_relay.canary``, to *topic*; its id."""
+
+    async def canary_seconds(self, row_id: int) -> float | None:
+        """From the row's creation to its mark, by the database's clock; None while it is pending.
+
+        Negative if the row is gone: it was deleted on the ack.
+        """
+
     async def aged(self, plan: PurgePlan) -> list[Aged]:
         """The rows of *plan*, by id, each with whether it is due, by the database's clock."""
 
@@ -339,61 +361,3 @@ class Clock(Protocol):
 
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
         """Wait for *event*, at most *seconds*; whether it is set."""
-
-
-class Observer(Protocol):
-    """Who watches: metrics and logs. Called after the fact is durable. Must not raise or wait."""
-
-    def log(self, event: str, **fields: object) -> None:
-        """Something worth a line. *event* is a fixed snake_case name; never a payload or a key."""
-
-    def read(self, rows: int, seconds: float) -> None:
-        """A read returned *rows* not seen before."""
-
-    def published(self, topic: str, rows: int, byte_count: int, seconds: float) -> None:
-        """The broker acked a batch of *rows* after *seconds*."""
-
-    def latency(self, seconds: float, rows: int) -> None:
-        """*rows* were acked *seconds* after they were created."""
-
-    def publish_failed(self, topic: str, outcome: Unknown) -> None:
-        """A batch ended unknown."""
-
-    def marked(self, rows: int, seconds: float) -> None:
-        """*rows* are produced."""
-
-    def timed(self, operation: str, seconds: float) -> None:
-        """Another operation of the database was answered: ``lease``, ``sample`` or ``purge``."""
-
-    def dead_letter(self, topic: str, reason: RejectReason) -> None:
-        """A row was given up, durably."""
-
-    def purged(self, kind: str, rows: int) -> None:
-        """*rows* were old enough and are deleted: ``produced`` or ``dead_letter``."""
-
-    def hints(self, kind: str, count: int) -> None:
-        """*count* hints were ``received``, ``passed_on`` to a relay, or ``refused``: they are none."""
-
-    def in_flight(self, rows: int, byte_count: int) -> None:
-        """How much is read and not yet marked."""
-
-    def parked(self, topics: Collection[str], partitions: int) -> None:
-        """Which topics pause, and how many partitions."""
-
-    def blocked(self, keys: int) -> None:
-        """How many keys wait for their dead letter."""
-
-    def careful(self, on: bool) -> None:
-        """Whether rows are looked at with care, because relays died."""
-
-    def sampled(self, backlog: Backlog) -> None:
-        """The backlog was measured."""
-
-    def lanes(self, owned: int, expires_in_seconds: float) -> None:
-        """How many lanes are ours, and for how long."""
-
-    def schema(self, problem: str | None) -> None:
-        """Whether the tables fit."""
-
-    def cycle(self) -> None:
-        """The main loop made progress."""

@@ -15,6 +15,7 @@ from outbox_relay.errors import (
     ServerChanged,
     StoreUnavailable,
 )
+from outbox_relay.relay.canary_options import CanaryOptions
 from outbox_relay.relay.decide import Backoff, TrustWindow
 from outbox_relay.relay.envelope import make_encoder
 from outbox_relay.relay.hints import Hints
@@ -24,6 +25,8 @@ from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.ports import Clock, MessageBroker, Observer, Store, Wake
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.term import TermRun
+from outbox_relay.relay.tracing import Tracing
+from outbox_relay.relay.waiting import Cause, Late
 from outbox_relay.relay.watching import Silent
 from outbox_relay.relay.wire import WireOptions
 from outbox_relay.schema import LANES
@@ -82,6 +85,8 @@ class EventProducer:
         clock: Clock | None = None,
         random: Random | None = None,
         wake: Wake | None = None,
+        canary: CanaryOptions | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._options = options or RelayOptions()
         problems = self._options.problems()
@@ -103,6 +108,9 @@ class EventProducer:
         self._random = random or Random()  # noqa: S311 - jitter, not a secret
         self._stop = asyncio.Event()
         self._stop_by: float | None = None
+        self._canary = canary or CanaryOptions()
+        self._tracing = tracing
+        self._away_us: int | None = None
         self._term: TermRun | None = None
         self._holding: Holding | None = None
         self._schema_due = float("-inf")
@@ -207,6 +215,9 @@ class EventProducer:
             except StoreUnavailable as error:
                 failures += 1
                 self._observer.log("store_unavailable", error=str(error))
+                if self._away_us is None:
+                    self._away_us = self._clock.wall_us()
+                self._observer.waiting({Cause.DATABASE: Late(0, self._away_us)})
                 delay = backoff.delay_seconds(failures, jitter=self._random.random())
                 await self._clock.wait(self._stop, delay)
             else:
@@ -233,6 +244,9 @@ class EventProducer:
             slots=self._options.max_active_relays,
         )
         self._observer.timed("lease", self._clock.now() - started)
+        if self._away_us is not None:
+            self._away_us = None
+            self._observer.waiting({})
         if lease is None:
             return await self._stand_by(until_empty)
         self._observer.log(
@@ -282,6 +296,8 @@ class EventProducer:
                 options=self._options,
                 holding=holding,
                 hinted=self._hints.arrived,
+                canary=self._canary,
+                tracing=self._tracing,
             ),
             encoder=make_encoder(self._wire, max_payload_bytes=self._options.max_payload_bytes),
             trust=TrustWindow(

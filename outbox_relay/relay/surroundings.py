@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import dataclass, field
 from random import Random
 
+from outbox_relay.relay.canary_options import CanaryOptions
 from outbox_relay.relay.lease import Holding, Lease
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.ports import Clock, MessageBroker, Observer, Store
+from outbox_relay.relay.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,8 @@ class Surroundings:
     options: RelayOptions
     holding: Holding
     hinted: asyncio.Event = field(default_factory=asyncio.Event)
+    canary: CanaryOptions = field(default_factory=CanaryOptions)
+    tracing: Tracing | None = None
 
     @property
     def lease(self) -> Lease:

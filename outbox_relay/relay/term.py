@@ -11,16 +11,18 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from outbox_relay.errors import StoreUnavailable
+from outbox_relay.relay.canary import Canary
 from outbox_relay.relay.decide import Backoff, TrustWindow
 from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.hints import HINT_GAP_SECONDS
 from outbox_relay.relay.keeper import Keeper
 from outbox_relay.relay.marker import Marker
-from outbox_relay.relay.ports import ReadPlan, Row
+from outbox_relay.relay.ports import ReadPlan, Row, Waiting
 from outbox_relay.relay.purge import Purge
 from outbox_relay.relay.quiet import Quiet
 from outbox_relay.relay.reading import NOTE_SECONDS, Reading
 from outbox_relay.relay.surroundings import Surroundings
+from outbox_relay.relay.waiting import WAITING_ROWS, Cause, Late, together, without_database
 from outbox_relay.relay.wire import Encoder
 
 FIRST_POLL_SECONDS = 0.01
@@ -71,6 +73,8 @@ class TermRun:
             careful=self._dispatcher.careful,
         )
         self._next_schema = around.clock.now() + SCHEMA_SECONDS
+        self._causes: dict[Cause, Late] = {}
+        self._database_away_us: int | None = None
 
     async def run(self, *, until_empty: bool = False) -> None:
         """
@@ -87,6 +91,8 @@ class TermRun:
             self._spawn(self._sample()),
             self._spawn(self._purge.run()),
         ]
+        if around.canary.topic:
+            background.append(self._spawn(Canary(around).run()))
         tasks: list[asyncio.Future[Any]] = [reader, *background, self._dispatcher.failure]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -211,6 +217,8 @@ class TermRun:
             plan = reading.plan(now=around.clock.now())
             rows = await self._answer(plan)
         fresh, peek = reading.page(plan, rows)
+        if plan.open_ids and (late := sum(row.id in plan.open_ids for row in fresh)):
+            around.observer.late_rows("open", late)
         self._quiet.found(len(rows), now=started)
         around.observer.read(len(fresh), around.clock.now() - started)
         if not await self._dispatch(fresh):
@@ -266,6 +274,7 @@ class TermRun:
         late = reading.late(rows)
         late = self._dispatcher.held.without_held(late)
         if late:
+            around.observer.late_rows("sweep", len(late))
             around.observer.log("late_rows", rows=len(late), first_id=late[0].id)
             if not await self._dispatch(late):
                 return
@@ -338,10 +347,28 @@ class TermRun:
         while True:
             started = around.clock.now()
             try:
-                around.observer.sampled(await around.store.sample(cap=BACKLOG_CAP))
+                await self._sample_once()
                 around.observer.timed("sample", around.clock.now() - started)
             except StoreUnavailable as error:
                 self._raise_if_over(error)
+                if self._database_away_us is None:
+                    self._database_away_us = around.clock.wall_us()
+                causes = without_database(self._causes, since_us=self._database_away_us)
+                around.observer.waiting(causes)
                 around.observer.log("sample_failed", error=str(error))
+            else:
+                self._database_away_us = None
             took = around.clock.now() - started
             await around.clock.sleep(max(around.options.sample_seconds, SAMPLE_REST * took))
+
+    async def _sample_once(self) -> None:
+        """Measure the backlog, and where there is one, why it waits."""
+        around, held = self._around, self._dispatcher.held
+        backlog = await around.store.sample(cap=BACKLOG_CAP)
+        around.observer.sampled(backlog)
+        found: list[Waiting] = []
+        if backlog.rows:
+            found = await around.store.waiting(limit=WAITING_ROWS, by_key=held.any())
+        parts = ((self._dispatcher.cause(w), Late(w.rows, w.oldest_us)) for w in found)
+        self._causes = together(parts)
+        around.observer.waiting(self._causes)

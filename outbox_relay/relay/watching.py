@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from outbox_relay.relay.outcomes import RejectReason, Unknown
+from outbox_relay.relay.outcomes import FailureKind, RejectReason, Unknown
 from outbox_relay.relay.ports import Backlog
+from outbox_relay.relay.waiting import Cause, Late
 
 
 class Silent:
@@ -24,6 +25,27 @@ class Silent:
         """See Observer."""
 
     def publish_failed(self, topic: str, outcome: Unknown) -> None:
+        """See Observer."""
+
+    def topic_unavailable(self, topic: str, kind: FailureKind) -> None:
+        """See Observer."""
+
+    def redelivered(self, rows: int) -> None:
+        """See Observer."""
+
+    def late_rows(self, found: str, rows: int) -> None:
+        """See Observer."""
+
+    def waiting(self, causes: Mapping[Cause, Late]) -> None:
+        """See Observer."""
+
+    def connection_lost(self, reason: str) -> None:
+        """See Observer."""
+
+    def canary(self, outcome: str, seconds: float) -> None:
+        """See Observer."""
+
+    def canary_every(self, seconds: float) -> None:
         """See Observer."""
 
     def marked(self, rows: int, seconds: float) -> None:

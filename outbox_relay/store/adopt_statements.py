@@ -193,6 +193,15 @@ class AdoptedStatements(Statements):
         """Of the rows that this relay gave up: whose were given up before has long been overtaken."""
         return self._dead_keys.format(limit + 1)
 
+    def waiting(self, limit: int, *, by_key: bool) -> str:
+        """See Statements. The key is in the document, if anywhere: nobody looks into so many."""
+        del by_key
+        rows = (
+            f"SELECT {self._topic} AS topic, {self._created_us()} AS created_us FROM {self._pending} "
+            f"WHERE {self._every('id > 0')} LIMIT {limit:d}"
+        )
+        return self._grouped(rows, by_key=False)
+
     def sample(self, cap: int) -> str:
         """Counts no more than *cap* + 1 rows of each kind."""
 

@@ -67,6 +67,7 @@ class Channel:
         on_connect: Callable[[AsyncConnection], Awaitable[None]],
         on_read_only: Callable[[], None] = lambda: None,
         on_unexpected: Callable[[str], None] = lambda _: None,
+        on_lost: Callable[[str], None] = lambda _: None,
         each_in_transaction: bool = False,
     ) -> None:
         self._engine = engine
@@ -77,6 +78,7 @@ class Channel:
         self._on_connect = on_connect
         self._on_read_only = on_read_only
         self._on_unexpected = on_unexpected
+        self._on_lost = on_lost
         self._let_go = False
         self._each_in_transaction = each_in_transaction
         self._connection: AsyncConnection | None = None
@@ -105,15 +107,15 @@ class Channel:
                     # together with the answer (Python 3.11). Our task would go on for ever.
                     raise asyncio.CancelledError
                 return answer
-            except StoreUnavailable:
-                await self._drop()
+            except StoreUnavailable as error:
+                await self._lose(error)
                 raise
             except CredentialsError as error:
-                await self._drop()
+                await self._lose(error)
                 raise StoreUnavailable(str(error)) from error
             except Exception as error:
                 # Whatever it is: a driver raises what it likes, and no event is the worse for it.
-                await self._drop()
+                await self._lose(error)
                 raise self._unavailable(error) from error
             except BaseException:
                 # Cancelled in the middle: the answer is still under way on this connection.
@@ -178,6 +180,17 @@ class Channel:
         return code in self._no_such_table or any(
             isinstance(part, str) and part in str(error.orig) for part in self._no_such_table
         )
+
+    async def _lose(self, error: Exception) -> None:
+        """Give the connection up because of *error*, and count it."""
+        if self._connection is None:
+            reason = "connect"
+        elif isinstance(error, TimeoutError):
+            reason = "timeout"
+        else:
+            reason = "server" if isinstance(error, StoreUnavailable) else "error"
+        self._on_lost(reason)
+        await self._drop()
 
     async def _drop(self) -> None:
         self._let_go = False

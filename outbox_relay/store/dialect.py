@@ -63,5 +63,9 @@ class Dialect:
     """Error codes, SQLSTATEs, or parts of the message, that mean a table or column is missing."""
     connect_args: Mapping[str, Any]
     engine_options: Mapping[str, Any]
+    returning_id: str = ""
+    """Ends an INSERT so that it answers with the row's id."""
+    last_id: str = "SELECT LAST_INSERT_ID()"
+    """Asks for the id that this connection gave last, where an INSERT does not answer with it."""
     delete_from: str = "DELETE FROM {}"
     """Begins a DELETE from the table {} by primary key."""

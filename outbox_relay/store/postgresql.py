@@ -59,6 +59,7 @@ def dialect(options: DatabaseOptions) -> Dialect:
         holders=_HOLDERS,
         each_in_transaction=pooled,
         settle_seconds=0.0,
+        returning_id=" RETURNING id",
         no_such_table=("42P01", "42703", "3F000"),
         connect_args=asyncpg_arguments(options),
         engine_options={},

@@ -15,9 +15,19 @@ from outbox_relay.errors import (
     SchemaMismatch,
     ServerChanged,
     ServerReadOnly,
+    StoreUnavailable,
 )
 from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
-from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, Observer, PurgePlan, ReadPlan, Row
+from outbox_relay.relay.ports import (
+    Aged,
+    Backlog,
+    DeadKeys,
+    Observer,
+    PurgePlan,
+    ReadPlan,
+    Row,
+    Waiting,
+)
 from outbox_relay.relay.watching import Silent
 from outbox_relay.schema import MAX_ERROR_CHARS, SUSPECTS_VERSION, schema_problem, tables
 from outbox_relay.store import mysql, postgresql, sqlite
@@ -29,7 +39,7 @@ from outbox_relay.store.holders import Holders
 from outbox_relay.store.leases import Leases
 from outbox_relay.store.login import log_in
 from outbox_relay.store.options import DatabaseOptions
-from outbox_relay.store.statements import Statements
+from outbox_relay.store.statements import CANARY_NAME, Statements
 
 
 def _dialect_of(options: DatabaseOptions) -> Dialect:
@@ -87,6 +97,7 @@ class SqlStore:
             on_connect=self._check_server,
             on_read_only=self._let_go,
             on_unexpected=self._unexpected,
+            on_lost=self._observer.connection_lost,
             each_in_transaction=self._dialect.each_in_transaction,
         )
 
@@ -291,6 +302,31 @@ class SqlStore:
         return Backlog(
             rows=min(row[0], cap), capped=row[0] > cap, dead_rows=min(row[1], cap), oldest_us=row[2]
         )
+
+    async def waiting(self, *, limit: int, by_key: bool) -> list[Waiting]:
+        """See Store."""
+        rows = (await self._samples.execute(self._sql.waiting(limit, by_key=by_key))).rows
+        return [
+            Waiting(row[0], None if row[1] is None else bytes(row[1]), row[2], int(row[3] or 0))
+            for row in rows
+        ]
+
+    async def write_canary(self, topic: str) -> int:
+        """See Store."""
+        answer = await self._samples.execute(self._sql.canary, (CANARY_NAME, topic, b"{}"))
+        if not answer.rows:
+            # On the same connection, else there is no such id.
+            answer = await self._samples.execute(self._sql.canary_id)
+        if not answer.rows[0][0]:
+            raise StoreUnavailable("the connection of the canary broke: its id is not known")
+        return int(answer.rows[0][0])
+
+    async def canary_seconds(self, row_id: int) -> float | None:
+        """See Store."""
+        rows = (await self._samples.execute(self._sql.canary_seconds, (row_id,))).rows
+        if not rows:
+            return -1.0
+        return None if rows[0][0] is None else max(0, rows[0][0]) / 1_000_000
 
     async def aged(self, plan: PurgePlan) -> list[Aged]:
         """See Store."""

@@ -32,6 +32,7 @@ def dialect(options: DatabaseOptions) -> Dialect:
         dirty_session=None,
         writes_side_by_side=False,
         settle_seconds=0.0,
+        last_id="SELECT last_insert_rowid()",
         no_such_table=("no such table", "no such column"),
         connect_args={},
         engine_options={},

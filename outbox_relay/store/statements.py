@@ -13,6 +13,9 @@ from outbox_relay.store.dead_letters import dead_keys_sql
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.retention import Retention
 
+CANARY_NAME = "outbox_relay.canary"
+"""The name of events that the relay writes itself, to see that they arrive."""
+
 
 def _ids(ids: Sequence[int] | frozenset[int]) -> str:
     """Integers of ours, as SQL text: the only data that becomes part of a statement."""
@@ -50,6 +53,13 @@ class Statements:
         self.payload = f"SELECT {d.blob.format('payload')} FROM {name} WHERE id = {p}"
         self.paused = f"SELECT topic FROM {control}"
         self._columns = self._row_columns()
+        self.canary = f"INSERT INTO {name} (event_name, topic, payload) VALUES ({p}, {p}, {p}){d.returning_id}"
+        self.canary_id = d.last_id
+        produced = f"{d.microseconds.format('produced_at')} - {d.microseconds.format('created_at')}"
+        self.canary_seconds = (
+            f"SELECT CASE WHEN status <> {Status.PENDING:d} THEN {produced} END "
+            f"FROM {name} WHERE id = {p}"
+        )
 
     def _row_columns(self) -> str:
         d = self._d
@@ -175,6 +185,21 @@ class Statements:
     def dead_keys(self, limit: int) -> str:
         """The first *limit* dead letters and one more, by the index."""
         return dead_keys_sql(self._d, self._pending, limit)
+
+    def waiting(self, limit: int, *, by_key: bool) -> str:
+        """Of which topics, or topics and keys, the first *limit* pending rows are."""
+        d = self._d
+        return self._grouped(
+            f"SELECT topic, {d.blob.format(d.key)} AS of_key, "
+            f"{d.microseconds.format('created_at')} AS created_us FROM {self._pending} "
+            f"WHERE status = {Status.PENDING:d} ORDER BY id LIMIT {limit:d}",
+            by_key=by_key,
+        )
+
+    @staticmethod
+    def _grouped(rows: str, *, by_key: bool) -> str:
+        key, group = ("of_key", "topic, of_key") if by_key else ("NULL", "topic")
+        return f"SELECT topic, {key}, COUNT(*), MIN(created_us) FROM ({rows}) AS w GROUP BY {group}"
 
     def sample(self, cap: int) -> str:
         """Counts no more than *cap* + 1 rows of each kind."""

@@ -11,10 +11,21 @@ from dataclasses import dataclass, field, replace
 from outbox_relay.errors import SchemaMismatch, ServerChanged
 from outbox_relay.events import uuid7
 from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
-from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
+from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row, Waiting
 from outbox_relay.schema import LANES, Codec, Status
 from outbox_relay.testing.clock import FakeClock
 from outbox_relay.testing.leases import MemoryLeases
+
+
+def grouped(rows: Iterable[Row], *, by_key: bool) -> list[Waiting]:
+    """Of which topics, or of which topics and keys, *rows* are."""
+    found: dict[tuple[str, bytes | None], Waiting] = {}
+    for row in rows:
+        name = (row.topic, row.key if by_key else None)
+        before = found.get(name, Waiting(*name, 0, row.created_us or 0))
+        oldest = min(before.oldest_us, row.created_us or 0)
+        found[name] = Waiting(*name, before.rows + 1, oldest)
+    return list(found.values())
 
 
 @dataclass(slots=True)
@@ -337,6 +348,26 @@ class InMemoryStore:
             oldest_us=self.rows[waiting[0]].row.created_us if waiting else None,
             dead_rows=min(dead, cap),
         )
+
+    async def waiting(self, *, limit: int, by_key: bool) -> list[Waiting]:
+        """See Store."""
+        await self._enter("waiting")
+        return grouped((self.rows[i].row for i in self.pending()[:limit]), by_key=by_key)
+
+    async def write_canary(self, topic: str) -> int:
+        """See Store."""
+        await self._enter("write_canary")
+        return self.insert(topic)
+
+    async def canary_seconds(self, row_id: int) -> float | None:
+        """See Store."""
+        await self._enter("canary_seconds")
+        stored = self.rows.get(row_id)
+        if stored is None:
+            return -1.0
+        if stored.status is Status.PENDING:
+            return None
+        return stored.settled_at - stored.row.created_us / 1e6
 
     async def aged(self, plan: PurgePlan) -> list[Aged]:
         """See Store."""

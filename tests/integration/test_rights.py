@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from outbox_relay.testing import FakeClock, RecordingBroker
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "security.md"
 BLOCKS = re.findall(r"```sql\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+ABOUT_CANARIES = (GUIDE.parent / "prometheus.md").read_text()
 PASSWORD = "its-password"
 EVERYTHING = ReadPlan(after_id=0, open_ids=frozenset(), limit=100)
 SERVERS = ["mariadb", "mysql", "postgresql"]
@@ -67,10 +68,10 @@ class Rights:
     def options(self, who: str) -> DatabaseOptions:
         return DatabaseOptions(url=self.url(who).render_as_string(hide_password=False))
 
-    def statements(self, who: str) -> list[str]:
+    def statements(self, who: str, blocks: Sequence[str] = BLOCKS) -> list[str]:
         """The guide's statements for *who*, with this database's names."""
         ending = f"TO {who};" if self._is_postgresql else f"TO '{who}'@'%';"
-        (block,) = [block for block in BLOCKS if ending in block]
+        (block,) = [block for block in blocks if ending in block]
         named = re.sub(rf"\b{who}(?=;|'@)", self._name(who), block)
         return named.replace("shop.", f"{self.database.name}.").strip().splitlines()
 
@@ -129,6 +130,7 @@ async def refusals(options: DatabaseOptions) -> list[str]:
             store.paused_topics,
             lambda: store.dead_keys(limit=10),
             lambda: store.sample(cap=10),
+            lambda: store.waiting(limit=10, by_key=True),
             lambda: store.mark_produced([1], term),
             lambda: store.mark_dead(2, "too_large: x", term),
             lambda: store.delete_produced([3], term),
@@ -187,6 +189,28 @@ async def test_each_right_of_the_relay_is_needed(rights: Rights) -> None:
         rights.root(give_back)
 
     assert unneeded == []
+
+
+async def test_a_canary_needs_one_right_more(rights: Rights) -> None:
+    """
+    docs/guide/prometheus.md names it: to insert, and of three columns only.
+    """
+    rights.grant("migrator")
+    await asyncio.to_thread(migrate, rights.options("migrator"))
+    rights.grant("relay")
+    store = open_store(rights.options("relay"))
+    try:
+        await store.check_schema()
+        with pytest.raises(StoreUnavailable, match=r"INSERT|permission denied"):
+            await store.write_canary("canary")
+        canary = re.findall(r"```sql\n(.*?)```", ABOUT_CANARIES, re.DOTALL)
+        for statement in rights.statements("relay", canary):
+            rights.root(statement)
+        row_id = await store.write_canary("canary")
+
+        assert await store.canary_seconds(row_id) is None
+    finally:
+        await store.close()
 
 
 async def test_an_application_can_only_insert(rights: Rights) -> None:

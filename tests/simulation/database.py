@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from outbox_relay.errors import SchemaMismatch
 from outbox_relay.relay.lease import Lease, Sharing, Term
-from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
+from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row, Waiting
 from outbox_relay.schema import LANES, Status
 from outbox_relay.testing.leases import MemoryLeases
+from outbox_relay.testing.store import grouped
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.oracle import Event, Oracle, TermSeen
 
@@ -289,6 +290,10 @@ class Database:
             oldest_us=self.rows[waiting[0]].row.created_us if waiting else None,
             dead_rows=len(self.dead),
         )
+
+    def waiting(self, limit: int, by_key: bool) -> list[Waiting]:
+        waiting = [i for i in self.pending if self.rows[i].committed]
+        return grouped((self.rows[i].row for i in waiting[:limit]), by_key=by_key)
 
     def aged(self, plan: PurgePlan) -> list[Aged]:
         until = self.clock.now() - plan.older_than_seconds

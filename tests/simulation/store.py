@@ -12,7 +12,7 @@ from typing import Any
 
 from outbox_relay.errors import LeaseLost, SchemaMismatch, ServerChanged, StoreUnavailable
 from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
-from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row
+from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row, Waiting
 from outbox_relay.store.ahead import Ahead
 from outbox_relay.store.holders import Holders
 from tests.simulation.database import Database
@@ -280,6 +280,17 @@ class SimulatedStore:
 
     async def sample(self, *, cap: int) -> Backlog:
         return await self._ask("sample", SAMPLES, lambda: self._database.sample(cap))
+
+    async def waiting(self, *, limit: int, by_key: bool) -> list[Waiting]:
+        # With the sample's answer, as if it were one statement: chance is asked no more often than in
+        # the worlds that are kept.
+        return self._database.waiting(limit, by_key)
+
+    async def write_canary(self, topic: str) -> int:
+        raise NotImplementedError("no simulated relay writes canaries")
+
+    async def canary_seconds(self, row_id: int) -> float | None:
+        raise NotImplementedError("no simulated relay writes canaries")
 
     async def aged(self, plan: PurgePlan) -> list[Aged]:
         return await self._ask("aged", PURGES, lambda: self._database.aged(plan))

@@ -32,7 +32,9 @@ class Running:
             broker,
             owner=options.pop("owner", None),
             clock=clock,
-            observer=self.watcher,
+            observer=options.pop("observer", None) or self.watcher,
+            canary=options.pop("canary", None),
+            tracing=options.pop("tracing", None),
             random=Random(1),
             options=RelayOptions(**options),
         )

@@ -130,6 +130,11 @@ CASES = [
         "trigger that would send hints",
     ),
     (
+        {"database.layout": "python-cqrs", "canary.topic": "canary"},
+        'canary.topic = "canary" does not go with database.layout = "python-cqrs": the relay writes '
+        "nothing into a table of python-cqrs",
+    ),
+    (
         {"database.layout": "python-cqrs", "relay.max_active_relays": "2"},
         'relay.max_active_relays = 2 must be 1 with database.layout = "python-cqrs": its rows have no '
         "lanes to share; other relays stand by",

@@ -266,3 +266,16 @@ async def test_a_key_that_goes_on_as_lanes_are_gained_is_told(store):
     store.requeue(dead)
 
     assert (first, await keys.reload(), await keys.reload()) == (False, True, False)
+
+
+async def test_a_held_key_is_known_by_its_name() -> None:
+    """
+    Of its topic alone, and never what has no key: as the metrics ask, which have no ids.
+    """
+    keys = Held()
+    await keys.answer({b"k": 3})
+
+    assert keys.holds_key("orders", b"k")
+    assert not keys.holds_key("users", b"k")
+    assert not keys.holds_key("orders", b"other")
+    assert not keys.holds_key("orders", None)

@@ -13,7 +13,14 @@ from outbox_relay.brokers import amqp_codes, amqp_errors, redis_codes, redis_err
 from outbox_relay.relay.known import (
     Meaning,
 )
-from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import (
+    Acked,
+    FailureKind,
+    Fault,
+    Rejected,
+    RejectReason,
+    Unknown,
+)
 from tests.unit.test_known_errors_of_kafka import classes_of, made
 
 
@@ -124,3 +131,29 @@ def test_a_batch_of_which_a_part_is_unknown_is_not_refused() -> None:
 
     assert amqp_errors.worst([Acked(), refused, unknown, Acked()]) is unknown
     assert amqp_errors.worst([refused, Acked()]) is refused
+
+
+def test_what_the_metrics_call_them() -> None:
+    """
+    Rights and missing names apart; the rest is unknown.
+    """
+    kinds = {
+        type(error).__name__: errors.outcome_of(error).kind
+        for errors, error in (
+            (amqp_errors, aiormq.exceptions.ChannelAccessRefused("no right")),
+            (amqp_errors, aiormq.exceptions.AuthenticationError("no")),
+            (amqp_errors, aiormq.exceptions.ChannelNotFoundEntity("no exchange")),
+            (amqp_errors, aiormq.exceptions.ConnectionClosed(320, "shutdown")),
+            (redis_errors, redis.exceptions.NoPermissionError("No permissions")),
+            (redis_errors, redis.exceptions.ReadOnlyError("You can't write")),
+        )
+    }
+
+    assert kinds == {
+        "ChannelAccessRefused": FailureKind.AUTH,
+        "AuthenticationError": FailureKind.AUTH,
+        "ChannelNotFoundEntity": FailureKind.UNKNOWN_TOPIC,
+        "ConnectionClosed": FailureKind.UNKNOWN,
+        "NoPermissionError": FailureKind.AUTH,
+        "ReadOnlyError": FailureKind.UNKNOWN,
+    }

@@ -12,7 +12,7 @@ from outbox_relay.brokers.kafka_codes import ANSWERS, CLASSES
 from outbox_relay.relay.known import (
     Meaning,
 )
-from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Acked, FailureKind, Fault, Rejected, RejectReason, Unknown
 
 
 def classes_of(module: object) -> list[type[BaseException]]:
@@ -96,6 +96,33 @@ def test_how_far_a_trouble_reaches(error: BaseException, fault: Fault) -> None:
 
     assert isinstance(outcome, Unknown)
     assert outcome.fault is fault
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (kafka.UnknownTopicOrPartitionError(), FailureKind.UNKNOWN_TOPIC),
+        (kafka.InvalidTopicError(), FailureKind.UNKNOWN_TOPIC),
+        (kafka.TopicAuthorizationFailedError("t"), FailureKind.AUTH),
+        (kafka.ClusterAuthorizationFailedError(), FailureKind.AUTH),
+        (kafka.SaslAuthenticationFailed(), FailureKind.AUTH),
+        (kafka.for_code(53)(), FailureKind.AUTH),
+        (kafka.NotEnoughReplicasError(), FailureKind.RETRY),
+        (kafka.LeaderNotAvailableError(), FailureKind.RETRY),
+        (kafka.RequestTimedOutError(), FailureKind.UNKNOWN),
+        (ConnectionRefusedError(111, "refused"), FailureKind.UNKNOWN),
+        (ValueError("whatever a library raises"), FailureKind.UNKNOWN),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_metrics_call_it(error: BaseException, kind: FailureKind) -> None:
+    """
+    The kind is what the broker said; where it said nothing of use, it is unknown.
+    """
+    outcome = kafka_errors.outcome_of(error)
+
+    assert isinstance(outcome, Unknown)
+    assert outcome.kind is kind
 
 
 def test_a_duplicate_sequence_is_an_ack() -> None:

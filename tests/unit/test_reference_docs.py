@@ -16,9 +16,11 @@ from outbox_relay.cli.exits import Exit
 from outbox_relay.config_text import reference_table
 from outbox_relay.consumer import ConsumerMetrics, Inbox
 from outbox_relay.metrics import REBUILD_REASONS, Metrics, MetricsObserver
-from outbox_relay.relay.outcomes import Fault, RejectReason, Unknown
+from outbox_relay.relay.outcomes import FailureKind, Fault, RejectReason, Unknown
 from outbox_relay.relay.ports import Backlog
+from outbox_relay.relay.waiting import Cause
 from outbox_relay.schema import Codec, Status, tables
+from tests.services.certificates import Authority
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 OF_DEAD_LETTERS = ("list", "show", "requeue", "discard")
@@ -53,7 +55,7 @@ def test_configuration_lists_every_setting() -> None:
     assert reference_table() in page("configuration.md")
 
 
-def exported() -> dict[str, tuple[str, str, str]]:
+def exported(certificate: str) -> dict[str, tuple[str, str, str]]:
     """Name → (type, labels, meaning) of all that is exported once everything has been observed."""
     metrics = Metrics()
     observer = MetricsObserver(metrics)
@@ -67,6 +69,11 @@ def exported() -> dict[str, tuple[str, str, str]]:
     observer.read(1, 0.1)
     observer.latency(0.1, 1)
     observer.sampled(Backlog(rows=0, capped=False, oldest_us=None, dead_rows=0))
+    observer.waiting({})
+    observer.late_rows("open", 1)
+    observer.connection_lost("timeout")
+    observer.canary("acked", 0.1)
+    metrics.certificates.files = {"database.ssl_cert_file": certificate}
     consumers = ConsumerMetrics(inboxes=[Inbox("billing")])
     consumers.records.labels("t", "handled").inc()
     consumers.failures.labels("t", "error").inc()
@@ -80,7 +87,13 @@ def exported() -> dict[str, tuple[str, str, str]]:
     return found
 
 
-def test_every_metric_is_documented() -> None:
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of some certificate."""
+    return str(Authority(tmp_path_factory.mktemp("ca")).certificate.cert)
+
+
+def test_every_metric_is_documented(certificate: str) -> None:
     """
     docs/reference/metrics.md names exactly the metrics that relay and consumers export, with type,
     labels and meaning.
@@ -91,14 +104,14 @@ def test_every_metric_is_documented() -> None:
         if row[0].startswith("`outbox_relay_")
     }
 
-    assert documented == exported()
+    assert documented == exported(certificate)
 
 
-def test_names_of_metrics_follow_the_rules() -> None:
+def test_names_of_metrics_follow_the_rules(certificate: str) -> None:
     """
     One prefix, base units, `_total` on counters and on nothing else.
     """
-    names = exported()
+    names = exported(certificate)
 
     assert all(name.startswith("outbox_relay_") for name in names)
     assert all(name.endswith("_total") == (kind == "counter") for name, (kind, *_) in names.items())
@@ -112,7 +125,8 @@ def test_every_kind_and_reason_is_documented() -> None:
 
     assert all(f"`{reason}`" in text for reason in RejectReason)
     assert all(f"`{reason}`" in text for reason in REBUILD_REASONS)
-    assert all(f"`{kind}`" in text for kind in ("unknown", "rejected", "too_large"))
+    assert all(f"`{kind}`" in text for kind in FailureKind)
+    assert all(f"`{cause}`" in text for cause in Cause)
 
 
 @pytest.mark.parametrize(
