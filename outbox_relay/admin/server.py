@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from importlib.util import find_spec
 
+from outbox_relay.admin.app import build_admin
 from outbox_relay.admin.desk import Desk, Examine
 from outbox_relay.admin.options import AdminOptions
-from outbox_relay.errors import ConfigError
 from outbox_relay.http.server import HttpServer, listen
 from outbox_relay.metrics import MetricsObserver
 from outbox_relay.operations import Access
@@ -20,8 +19,8 @@ CLOSE_SECONDS = 0.5
 
 class Dashboard:
     """
-    Takes its address when it is made. Raises ConfigError if that is not possible, the token cannot be
-    used, or its library is missing.
+    Takes its address when it is made. Raises ConfigError if that is not possible, or the token cannot be
+    used.
     """
 
     def __init__(
@@ -35,12 +34,6 @@ class Dashboard:
         examine: Examine,
         retention_seconds: float | None,
     ) -> None:
-        if find_spec("jinja2") is None:
-            raise ConfigError(
-                ["admin.enabled needs jinja2: pip install 'outbox-relay[relay,admin]'"]
-            )
-        from outbox_relay.admin.app import build_admin  # noqa: PLC0415 - needs jinja2
-
         self._desk = Desk(
             options,
             access=Access(database),

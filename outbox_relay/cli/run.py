@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -14,6 +14,11 @@ from outbox_relay.cli.options import ConfigOption, SetOption, load
 from outbox_relay.config import Config
 from outbox_relay.errors import ConfigError
 from outbox_relay.native import native
+
+if TYPE_CHECKING:
+    from outbox_relay.admin.server import Dashboard
+    from outbox_relay.http.server import HttpServer
+    from outbox_relay.wiring import Relay
 
 
 def run(
@@ -38,6 +43,8 @@ def run(
         require_driver(settings.database.url)
         if settings.tracing.enabled:
             require("opentelemetry", extra="otel", purpose="tracing.enabled")
+        if settings.admin.enabled:
+            require("jinja2", extra="admin", purpose="admin.enabled")
     from outbox_relay.wiring import run_loop
 
     run_loop(_serve(settings, signals, until_empty=until_empty))
@@ -66,17 +73,7 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     signals.on_stop(stop, stop_seconds=settings.relay.stop_seconds)
     loops = "python" if native is None else "c"
     logger.info("started", version=__version__, until_empty=until_empty, hot_loops=loops)
-    if relay.http is not None:
-        relay.http.start()
-        host, port = relay.http.address
-        logger.info("http_listening", host=host, port=port)
-    if relay.admin is not None:
-        relay.admin.start()
-        host, port = relay.admin.address
-        logger.info("admin_listening", host=host, port=port)
-    if relay.wake is not None:
-        listening, published = relay.wake.addresses, relay.wake.address
-        logger.info("wake_listening", addresses=listening, published=published)
+    listeners = _listen(relay, logger)
     # As on /readyz: whatever the database and the broker are doing, the relay waits for them.
     systemd.tell("READY=1")
     beside = [
@@ -93,8 +90,21 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     systemd.tell("STOPPING=1")
     for task in beside:
         task.cancel()
-    if relay.admin is not None:
-        await relay.admin.close()
-    if relay.http is not None:
-        await relay.http.close()
+    for listener in reversed(listeners):
+        await listener.close()
     leave(code)
+
+
+def _listen(relay: Relay, logger: Any) -> list[HttpServer | Dashboard]:
+    """Serve metrics and dashboard, and say where."""
+    listeners: list[HttpServer | Dashboard] = []
+    for name, listener in (("http", relay.http), ("admin", relay.admin)):
+        if listener is not None:
+            listener.start()
+            listeners.append(listener)
+            host, port = listener.address
+            logger.info(f"{name}_listening", host=host, port=port)
+    if relay.wake is not None:
+        listening, published = relay.wake.addresses, relay.wake.address
+        logger.info("wake_listening", addresses=listening, published=published)
+    return listeners
