@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Final
 
@@ -9,6 +10,7 @@ from outbox_relay.config import Config
 from outbox_relay.doctor.catalogue import found
 from outbox_relay.doctor.facts import LeaseFacts, RowsFacts, TablesFacts
 from outbox_relay.doctor.findings import Finding, Severity, shell, sql
+from outbox_relay.relay.pauses import EVERYTHING
 from outbox_relay.relay.purge import PURGE
 from outbox_relay.schema import LANES, Tables
 
@@ -36,7 +38,7 @@ def of_relay(
         found_ += [*_lease_rows(lease, tables, names, config), *_owners(lease, rows)]
         found_ += _deaths(lease)
     if rows is not None:
-        found_ += [*_lag(lease, rows), *_paused(rows, names, config), *_dead(rows)]
+        found_ += [*_lag(lease, rows), *_paused(rows), *_dead(rows)]
         found_ += _purge(rows, names, config)
     return found_
 
@@ -124,26 +126,20 @@ def _lag(lease: LeaseFacts | None, rows: RowsFacts) -> Iterator[Finding]:
     )
 
 
-def _paused(rows: RowsFacts, names: Tables, config: Config) -> Iterator[Finding]:
-    control = names.control.fullname
+def _paused(rows: RowsFacts) -> Iterator[Finding]:
     for item in rows.paused:
         why = f" ({item.reason})" if item.reason else ""
-        topic = _text(item.topic, config)
-        command = sql(f"DELETE FROM {control} WHERE topic = {topic}")
         since = f"since {item.seconds:,.0f} s{why}"
         if item.topic == PURGE:
-            yield found("purge-paused", f"the purge is paused {since}", "Let it go on:", command)
+            resume = shell("outbox-relay resume --purge")
+            yield found("purge-paused", f"the purge is paused {since}", "Let it go on:", resume)
+        elif item.topic == EVERYTHING:
+            resume = shell("outbox-relay resume --all")
+            yield found("topic-paused", f"all topics are paused {since}", "Let them go on:", resume)
         else:
-            what = "all topics are" if item.topic == "*" else f"the topic {item.topic} is"
-            yield found("topic-paused", f"{what} paused {since}", "Let it go on:", command)
-
-
-def _text(text: str, config: Config) -> str:
-    """*text* as SQL writes it: it may be anything, and is printed to be copied."""
-    quoted = text.replace("'", "''")
-    if not config.database.url.startswith(("postgresql", "sqlite")):
-        quoted = quoted.replace("\\", "\\\\")
-    return f"'{quoted}'"
+            what = f"the topic {item.topic} is paused {since}"
+            resume = shell(f"outbox-relay resume -- {shlex.quote(item.topic)}")
+            yield found("topic-paused", what, "Let it go on:", resume)
 
 
 def _dead(rows: RowsFacts) -> Iterator[Finding]:
