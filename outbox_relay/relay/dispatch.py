@@ -130,11 +130,8 @@ class Dispatcher:
                     if track.task is None:
                         self._start(route, track)
                 return
-        except asyncio.CancelledError:
-            self._cancelled(f"the look-up of topic {route.topic}")
-            raise
-        except Exception as error:  # noqa: BLE001 - a bug ends the term; it must not end in silence
-            self._fail(error)
+        except BaseException as error:  # noqa: BLE001 - a bug ends the term; it must not end in silence
+            self._broke_off(error)
         finally:
             route.lookup = None
 
@@ -150,11 +147,8 @@ class Dispatcher:
                 finally:
                     if has_place:
                         self._gate.leave()
-        except asyncio.CancelledError:
-            self._cancelled(f"the track of {route.topic} {track.partition}")
-            raise
-        except Exception as error:  # noqa: BLE001 - LeaseLost, or a bug: the term ends
-            self._fail(error)
+        except BaseException as error:  # noqa: BLE001 - LeaseLost, or a bug: the term ends
+            self._broke_off(error)
         finally:
             track.task = None
             track.sent_at = None
@@ -365,17 +359,20 @@ class Dispatcher:
         return False
 
     async def _pause_for(self, failures: int) -> None:
-        jitter = self._around.random.random()
-        delay = self._backoff.delay_seconds(failures, jitter=jitter)
+        delay = self._backoff.delay_seconds(failures, jitter=self._around.random.random())
         await self._around.clock.wait(self._ended, delay)
 
     # The end
 
-    def _cancelled(self, what: str) -> None:
-        """*what* was cancelled. By an adapter's own doing its rows would be forgotten: the term ends."""
+    def _broke_off(self, error: BaseException) -> None:
         task = asyncio.current_task()
-        if task is None or not task.cancelling():
-            self._fail(RuntimeError(f"{what} was cancelled by nobody: an adapter gave up a task"))
+        if isinstance(error, asyncio.CancelledError) and task and not task.cancelling():
+            error = RuntimeError(
+                "an adapter gave up a task, whose rows would be in flight for ever"
+            )
+        if not isinstance(error, Exception):
+            raise error
+        self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         if not self.failure.done():

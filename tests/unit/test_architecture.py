@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "testing": {*KERNEL, "relay"},
     "cqrs": {*KERNEL, "outbox", "relay", "store", "brokers"},
     **{name: {*KERNEL, "relay", "store", "brokers", *EDGE} for name in EDGE},
-    "admin": {*KERNEL, "relay", *EDGE, "doctor"},
+    "admin": {*KERNEL, "relay", "store", *EDGE, "doctor"},
     "wiring": {*KERNEL, "relay", "store", "brokers", *EDGE, "doctor"},
     "doctor": {*KERNEL, "relay", "store", "brokers", *EDGE},
     "cli": {*KERNEL, "relay", "store", "brokers", *EDGE, "wiring", "demo", "doctor"},
