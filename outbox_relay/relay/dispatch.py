@@ -243,10 +243,8 @@ class Dispatcher:
         """Drop what waits of the lanes that are given back; what is under way goes on."""
         giving = self._holding.giving
         for route in self._routes.values():
-            waiting = [row for row in route.waiting if row.lane in giving]
-            if waiting:
-                self.pauses.drop(waiting)
-                route.waiting = [row for row in route.waiting if row.lane not in giving]
+            self.pauses.drop(row for row in route.waiting if row.lane in giving)
+            route.waiting = [row for row in route.waiting if row.lane not in giving]
             for track in route.tracks.values():
                 self.pauses.drop(track.take_out(lambda row: row.lane in giving))
 
