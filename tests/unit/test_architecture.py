@@ -57,8 +57,10 @@ ALLOWED: dict[str, set[str]] = {
     "testing": {*KERNEL, "relay"},
     "cqrs": {*KERNEL, "outbox", "relay", "store", "brokers"},
     **{name: {*KERNEL, "relay", "store", "brokers", *EDGE} for name in EDGE},
-    "wiring": {*KERNEL, "relay", "store", "brokers", *EDGE},
-    "cli": {*KERNEL, "relay", "store", "brokers", *EDGE, "wiring", "demo"},
+    # Reads the envelopes that consumers read.
+    "audit": {*KERNEL, "relay", "consumer"},
+    "wiring": {*KERNEL, "relay", "store", "brokers", "audit", *EDGE},
+    "cli": {*KERNEL, "relay", "store", "brokers", "audit", *EDGE, "wiring", "demo"},
     "demo": {"", *KERNEL, "outbox", "consumer", "relay", "store", "brokers", *EDGE, "wiring"},
     "__main__": {"cli"},
 }
