@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import audit as audits
 from benchmarks import drain as draining
 from benchmarks import flatness as flat
 from benchmarks import idle as idling
@@ -278,6 +279,13 @@ def poison(
 ) -> None:
     """p99 of a healthy topic beside one that fails for good, on three brokers. Keeps no JSON."""
     typer.echo(poisons.report(poisons.measure(trouble, seconds=seconds, rate=rate)))
+
+
+@app.command()
+def audit(rows: Rows = 1_000_000) -> None:
+    """One audit of so many events on MariaDB and Kafka, a few faults planted. Keeps no JSON."""
+    with servers(Kind.MARIADB) as running:
+        typer.echo(audits.measure(running, rows=rows).text())
 
 
 @app.command()

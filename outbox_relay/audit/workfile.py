@@ -55,6 +55,9 @@ SETTINGS: Final = (
     "PRAGMA synchronous = NORMAL",
     f"PRAGMA cache_size = -{CACHE_MB * 1024}",
     "PRAGMA temp_store = FILE",
+    # The lock is taken by the first transaction that writes, and then kept.
+    "BEGIN EXCLUSIVE",
+    "COMMIT",
 )
 
 
@@ -68,8 +71,6 @@ class WorkFile:
         with self.errors():
             self.base = sqlite3.connect(path, isolation_level=None, timeout=1.0)
             self.base.set_progress_handler(is_stopped, PROGRESS_STEPS)
-            for setting in SETTINGS:
-                self.base.execute(setting)
 
     @classmethod
     def begin_or_go_on(
@@ -94,6 +95,10 @@ class WorkFile:
             holds_something = self.number("SELECT count(*) FROM sqlite_master") > 0
         if holds_something and mark != APPLICATION_ID:
             raise AuditError(f"{self.path} is no work file of an audit: name another one")
+        with self.errors():
+            # Not before: they would change a file of somebody else.
+            for setting in SETTINGS:
+                self.base.execute(setting)
         if holds_something and self.number("PRAGMA user_version") == VERSION:
             asked = json.loads(self.get("asked") or "{}")
             if self.get("phase") != "done":
