@@ -30,6 +30,9 @@ STATEMENT_SECONDS: Final = 0.25
 """A statement that takes longer asks for fewer rows the next time."""
 
 ROWS_A_COMMIT: Final = 50_000
+COMMIT_SECONDS: Final = 2.0
+"""What was read since the last commit, a killed audit reads again."""
+
 ATTEMPTS: Final = 4
 STALL_SECONDS: Final = 30.0
 """So long without a record the brokers count as away."""
@@ -106,19 +109,24 @@ async def read_table(file: WorkFile, table: AuditedTable, plan: Plan, progress: 
     progress.phase("table", done=after - first, total=upper - first)
     pace, numbers = Pace(plan.rows_per_second), TopicNumbers(file)
     waiting: list[TableRow] = []
-    saved = after
+    saved, saved_at = after, time.monotonic()
     while after < upper:
         progress.check()
         started = time.monotonic()
         rows = await _read(table, after, upper, pace)
         waiting += rows
         after = rows[-1].id if rows else upper
-        if len(waiting) >= ROWS_A_COMMIT or after >= upper:
+        if is_due(len(waiting), saved_at) or after >= upper:
             _save_rows(file, numbers, plan, waiting, after)
             progress.advance(after - saved)
-            waiting, saved = [], after
+            waiting, saved, saved_at = [], after, time.monotonic()
         await asyncio.sleep(pace.rest(len(rows), time.monotonic() - started))
     file.put(phase="ends")
+
+
+def is_due(rows: int, saved_at: float) -> bool:
+    """Whether it is time for a commit."""
+    return rows >= ROWS_A_COMMIT or time.monotonic() - saved_at > COMMIT_SECONDS
 
 
 async def _read(table: AuditedTable, after: int, upper: int, pace: Pace) -> Sequence[TableRow]:
@@ -262,6 +270,7 @@ class _TopicReading:
     def __init__(self, file: WorkFile, plan: Plan) -> None:
         self._file, self._plan = file, plan
         self._rows: list[tuple[object, ...]] = []
+        self._saved_at = time.monotonic()
         self._numbers = TopicNumbers(file)
         self._unidentified: dict[int, int] = {}
         self._positions: dict[Part, int] = {}
@@ -337,7 +346,7 @@ class _TopicReading:
 
     def save_some(self) -> None:
         """Save if there is much."""
-        if len(self._rows) >= ROWS_A_COMMIT:
+        if is_due(len(self._rows), self._saved_at):
             self.save()
 
     def save(self) -> None:
@@ -356,6 +365,7 @@ class _TopicReading:
                 [(count, number) for number, count in self._unidentified.items()],
             )
         self._rows, self._positions, self._unidentified = [], {}, {}
+        self._saved_at = time.monotonic()
 
 
 def _refuse_without_ids(file: WorkFile) -> None:

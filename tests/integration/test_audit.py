@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from tests.integration.auditing import Shop, found_ids
 from tests.services.kafka import Kafka
 
 NewShop = Callable[..., Shop]
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "audit.md"
 both_databases = pytest.mark.parametrize("server", ["mariadb", "postgresql"])
 
 
@@ -332,3 +337,32 @@ def test_nothing_is_changed(new_shop: NewShop) -> None:
     groups = admin.list_consumer_groups().result(30)
     assert [group for group in groups.valid if "audit" in group.group_id] == []
     assert f"{shop.topic}-missing" not in admin.list_topics(timeout=30).topics
+
+
+def test_the_guides_commands_run(
+    new_shop: NewShop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Every block of docs/guide/audit.md, in its order, over a shop with a topic of that name.
+    """
+    shop = new_shop()
+    with contextlib.suppress(KafkaException):
+        shop.kafka.create_topic("orders")
+    shop.write("a", "b", topic="orders")
+    shop.relay()
+    now = datetime.now(UTC).replace(tzinfo=None)
+    (lost,) = shop.write("a", topic="orders", status=1, produced_at=now)
+    monkeypatch.chdir(shop.folder)
+    monkeypatch.setenv("REPLICA_URL", shop.database.async_url)
+    codes = []
+    for language, block in re.findall(r"```(sh|python)\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+        if language == "python":
+            exec(compile(block, str(GUIDE), "exec"), {})
+            continue
+        for line in block.splitlines():
+            command, *words = shlex.split(os.path.expandvars(line))
+            assert command == "outbox-relay"
+            codes.append(shop.quickly(*words).exit_code)
+
+    assert codes == [4] * 5
+    assert capsys.readouterr().out.split()[0] == str(lost)

@@ -22,7 +22,7 @@ from outbox_relay.schema import Codec, Status, tables
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 OF_DEAD_LETTERS = ("list", "show", "requeue", "discard")
-VERBS = ("run", "demo", "migrate", "check-config", "status")
+VERBS = ("run", "demo", "migrate", "check-config", "status", "audit")
 
 
 def page(name: str) -> str:
