@@ -110,8 +110,8 @@ class AuditedTopics(Protocol):
     async def start(self) -> None:
         """Connect."""
 
-    async def existing(self) -> frozenset[str]:
-        """The topics that are there and may be read."""
+    async def existing(self, topics: Sequence[str]) -> frozenset[str]:
+        """Those of *topics* that are there. Raises AuditError for one that may not be seen."""
 
     async def compacted(self, topics: Sequence[str]) -> Mapping[str, bool]:
         """Whether each is compacted; without those whose settings may not be read."""

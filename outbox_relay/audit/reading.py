@@ -165,12 +165,10 @@ def _save_rows(
 async def fix_ends(file: WorkFile, topics: AuditedTopics, plan: Plan) -> None:
     """Note of each partition where to begin and where to end."""
     names = sorted({*TopicNumbers(file), *plan.topics})
-    existing = await topics.existing()
+    existing = await topics.existing(names)
     there = [name for name in names if name in existing]
     if nowhere := sorted({*plan.topics} - existing - {*TopicNumbers(file)}):
-        raise AuditError(
-            f"topic {nowhere[0]} does not exist, may not be read, and no row names it: correct --topic"
-        )
+        raise AuditError(f"topic {nowhere[0]} does not exist, and no row names it: correct --topic")
     compacted = await topics.compacted(there) if there else {}
     spans = await topics.spans(there) if there else {}
     begins = await _begins(topics, plan, spans)

@@ -55,7 +55,7 @@ async def _read(
     if file.get("phase") == "table":
         # Only to learn whether it answers: the table may take hours.
         await topics.start()
-        await topics.existing()
+        await topics.existing(plan.topics)
         await topics.close()
         await read_table(file, table, plan, progress)
     if file.get("phase") in ("ends", "topics"):

@@ -7,6 +7,7 @@ without a gap and without reading twice. The tables are meant to be looked at: `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -68,6 +69,9 @@ class WorkFile:
         self.path = path
         # SQLite sorts in files: beside this one, where there is room for it.
         os.environ["SQLITE_TMPDIR"] = str(path.resolve().parent)
+        with contextlib.suppress(OSError):  # SQLite will say it
+            # It holds the events' keys: nobody else reads them.
+            path.touch(mode=0o600)
         with self.errors():
             self.base = sqlite3.connect(path, isolation_level=None, timeout=1.0)
             self.base.set_progress_handler(is_stopped, PROGRESS_STEPS)

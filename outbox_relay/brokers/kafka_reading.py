@@ -15,7 +15,12 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
 from outbox_relay.brokers.kafka_errors import detail_of
@@ -94,11 +99,20 @@ class KafkaAuditedTopics:
         assert self._consumer is not None, "start() comes first"
         return self._consumer
 
-    async def existing(self) -> frozenset[str]:
+    async def existing(self, topics: Sequence[str]) -> frozenset[str]:
         """See AuditedTopics."""
+        client = self._started._client
         with self._errors():
-            cluster = await self._started._client.fetch_all_metadata()
-        return frozenset(cluster.topics())
+            listed = frozenset((await client.fetch_all_metadata()).topics())
+            unlisted = [topic for topic in topics if topic not in listed]
+            if unlisted:
+                # Brokers leave out of the list what the user may not see: that is not "missing".
+                asked = MetadataRequest(unlisted, allow_auto_topic_creation=False)
+                answer = await client.send(client.get_random_node(), asked)
+                for entry in answer.topics:
+                    if entry[0] == TopicAuthorizationFailedError.errno:
+                        raise TopicAuthorizationFailedError(entry[1])
+        return listed.intersection(topics)
 
     async def compacted(self, topics: Sequence[str]) -> Mapping[str, bool]:
         """See AuditedTopics. Asking needs the right DescribeConfigs on the topic."""
