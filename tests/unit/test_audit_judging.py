@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -356,6 +356,35 @@ def fixed_spans(topics: MemoryTopics) -> dict[Part, Span]:
 
     topics.spans = spans  # type: ignore[method-assign]
     return told_
+
+
+def test_a_ghost_turns_nobody_round(tmp_path: Path) -> None:
+    """
+    The id that a ghost claims says nothing about the events behind it.
+    """
+    ghost = message_of(3, b"key", 0, 0, event=event_of(77), created=START + 9 * SECOND)
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    log = [ghost, *[message_of(number, b"key", 0, number) for number in (1, 2, 3)]]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [replace(m, partition=place) for m in log]
+    rows = [row_of(number, b"key") for number in (1, 2, 3)]
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs))
+
+    assert dict(report.found) == {"loss": 0, "duplicate": 0, "inversion": 0, "ghost": 1}
+    assert report.findings["ghost"][0]["reason"] == "another_event"
+
+
+def test_a_row_that_was_deleted_on_its_ack_is_no_ghost(tmp_path: Path) -> None:
+    """
+    It was pending when the table was read, and is gone when it is looked up: it was there.
+    """
+    rows = [row_of(1, b"key"), row_of(2, b"key", Status.PENDING)]
+    logs = in_partitions([(1, b"key", ()), (2, b"key", ())])
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows, rows[:1]), MemoryTopics(logs))
+
+    assert report.is_clean()
 
 
 def test_retention_that_is_faster_than_the_audit(tmp_path: Path) -> None:
