@@ -486,6 +486,26 @@ def test_a_killed_audit_goes_on_where_it_was(tmp_path: Path) -> None:
     assert ids(report, "loss") == [7]
 
 
+def test_an_audit_that_ended_is_begun_anew(tmp_path: Path) -> None:
+    """
+    Its file is of no other use: the next audit empties it, whatever that asks for.
+    """
+    path, logs = tmp_path / "audit.db", in_partitions([(1, b"key", ())])
+    found = []
+    for topics, rows in (
+        ((), [row_of(1, b"key")]),
+        (("orders",), [row_of(1, b"key"), row_of(2, b"key")]),
+    ):
+        plan = Plan(asked={"topics": list(topics)}, topics=topics, settle_seconds=0.0)
+        work = audit(
+            plan, path=path, table=MemoryTable(rows), topics=MemoryTopics(logs), progress=Quiet()
+        )
+        found.append(ids(asyncio.run(work), "loss"))
+
+    assert found == [[], [2]]
+    assert path.stat().st_mode & 0o077 == 0
+
+
 def test_a_work_file_belongs_to_one_audit(tmp_path: Path) -> None:
     """
     Another audit, another program's database, and a text are refused with what to do.
