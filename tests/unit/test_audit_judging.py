@@ -5,7 +5,7 @@ The verdicts of an audit, against an oracle that knows what happened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from outbox_relay.audit import workfile
 from outbox_relay.audit.plan import EVER, Plan, from_offsets
 from outbox_relay.audit.ports import Batch, Part, RecordsRemoved, Span, State, TableRow
 from outbox_relay.audit.reading import Pace, begin_seen
@@ -30,6 +31,19 @@ PARTITIONS = 2
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
 START = 1_700_000_000 * SECOND
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Hundreds of work files, none of which has to outlive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workfile, "SETTINGS", ("PRAGMA synchronous = OFF", *quick_settings()))
+        yield
+
+
+def quick_settings() -> list[str]:
+    """Those of the work file, but for that one."""
+    return [setting for setting in workfile.SETTINGS if "synchronous" not in setting]
 
 
 def event_of(number: int) -> bytes:
@@ -178,7 +192,7 @@ def worlds(draw: st.DrawFn) -> list[tuple[int, str]]:
     return draw(st.lists(st.tuples(st.integers(0, 3), fate), min_size=1, max_size=40))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(world=worlds(), batch=st.integers(1, 7))
 def test_an_audit_finds_what_happened_and_nothing_else(
     world: list[tuple[int, str]], batch: int, tmp_path: Path
@@ -261,7 +275,7 @@ def in_partitions(log: list[tuple[int, bytes, tuple[str, ...]]]) -> list[list[Me
     return logs
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     removed=st.integers(0, 300),
     repeated=st.integers(0, 5),
