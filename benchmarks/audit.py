@@ -184,7 +184,11 @@ def run_audit(folder: Path, servers: Servers, url: str, rows: int) -> Found:
         while process.poll() is None:
             watch.look(process.pid, process.stderr.readlines(), folder)
             time.sleep(0.2)
-        report: dict[str, Any] = json.loads(process.stdout.read())
+        watch.look(process.pid, process.stderr.readlines(), folder)
+        said = process.stdout.read()
+        if not said:
+            raise RuntimeError(f"the audit ended with {process.returncode}: {watch.last_line}")
+        report: dict[str, Any] = json.loads(said)
     return Found(
         events=rows,
         seconds=time.monotonic() - started,
@@ -201,6 +205,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.cpu = self.peak_mb = self.disk_mb = 0.0
+        self.last_line = ""
         self._began: list[tuple[str, float]] = []
 
     def look(self, pid: int, lines: list[str], folder: Path) -> None:
@@ -213,6 +218,7 @@ class Watch:
         size = sum(path.stat().st_size for path in folder.iterdir() if path.exists())
         self.disk_mb = max(self.disk_mb, size / 2**20)
         for line in lines:
+            self.last_line = line
             phase = json.loads(line).get("phase") if line.startswith("{") else None
             if phase and phase not in [name for name, _ in self._began]:
                 self._began.append((phase, time.monotonic()))

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
 
 from outbox_relay.audit.plan import EVER, Plan
 from outbox_relay.audit.ports import (
@@ -39,6 +39,9 @@ STALL_SECONDS: Final = 30.0
 
 CLOCK_SLACK_US: Final = 300 * 1_000_000
 """How far the clocks of brokers and database may be apart, for --since."""
+
+
+Answer = TypeVar("Answer")
 
 
 class Progress(Protocol):
@@ -130,18 +133,28 @@ def is_due(rows: int, saved_at: float) -> bool:
 
 
 async def _read(table: AuditedTable, after: int, upper: int, pace: Pace) -> Sequence[TableRow]:
+    return await patiently(lambda: table.read(after, upper, pace.rows), pace)
+
+
+async def patiently(ask: Callable[[], Awaitable[Answer]], pace: Pace) -> Answer:
+    """
+    What *ask* gives, after a few attempts if need be.
+
+    A server ends a connection that was idle for minutes, such as while the topics were read: the next
+    attempt has a new one.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         started = time.monotonic()
         try:
-            rows = await table.read(after, upper, pace.rows)
+            answer = await ask()
         except StoreUnavailable:
             if attempt == ATTEMPTS:
                 raise
             pace.took(2 * STATEMENT_SECONDS)
-            await asyncio.sleep(0.5 * attempt)
+            await asyncio.sleep(0.5 * (attempt - 1))
         else:
             pace.took(time.monotonic() - started)
-            return rows
+            return answer
     raise AssertionError
 
 

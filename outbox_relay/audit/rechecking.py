@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from outbox_relay.audit.plan import EVER, Plan
 from outbox_relay.audit.ports import AuditedTable, State
-from outbox_relay.audit.reading import Pace, Progress
+from outbox_relay.audit.reading import Pace, Progress, patiently
 from outbox_relay.audit.workfile import WorkFile
 from outbox_relay.schema import Status
 
@@ -32,7 +33,7 @@ async def recheck(file: WorkFile, table: AuditedTable, plan: Plan, progress: Pro
         if not may_change or time.time() > settled_at:
             break
         await asyncio.sleep(PAUSE_SECONDS)
-    now = await table.now()
+    now = await patiently(table.now, Pace(None))
     # The relay may have purged rows that were never seen here.
     kept_since = max(0, now - plan.keeps_produced_us) if plan.keeps_produced_us < EVER else 0
     with file.transaction():
@@ -50,7 +51,8 @@ async def _look(file: WorkFile, table: AuditedTable, plan: Plan, progress: Progr
         progress.check()
         started = time.monotonic()
         last = some[-1][0]
-        states = {state.id: state for state in await table.states(sorted({s[1] for s in some}))}
+        found = await patiently(partial(table.states, sorted({s[1] for s in some})), pace)
+        states = {state.id: state for state in found}
         verdicts = [
             (_verdict(states.get(seq), event, topic, was=status), number)
             for number, seq, event, topic, status in some
@@ -109,11 +111,11 @@ async def _look_by_event(
     """Records that do not say their row: only the whole table can tell."""
     file.run("CREATE INDEX IF NOT EXISTS found_ghosts_ix ON found_ghosts (event)")
     file.run("UPDATE found_ghosts SET reason = 'unknown' WHERE seq IS NULL")
-    after, upto = file.get_number("first"), await table.last_id()
+    after, upto = file.get_number("first"), await patiently(table.last_id, pace)
     while after < upto:
         progress.check()
         started = time.monotonic()
-        rows = await table.read(after, upto, pace.rows)
+        rows = await patiently(partial(table.read, after, upto, pace.rows), pace)
         states = {row.event: State(row.id, row.event, row.topic, row.status) for row in rows}
         marks = ", ".join("?" * len(states))
         suspects = file.rows(

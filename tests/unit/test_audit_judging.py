@@ -23,7 +23,7 @@ from outbox_relay.audit.records import Flag, told
 from outbox_relay.audit.report import Report
 from outbox_relay.audit.run import audit
 from outbox_relay.audit.workfile import WorkFile
-from outbox_relay.errors import AuditError
+from outbox_relay.errors import AuditError, StoreUnavailable
 from outbox_relay.relay.partitioning import KeyPartitions
 from outbox_relay.schema import Status
 
@@ -518,6 +518,26 @@ def test_an_audit_that_ended_is_begun_anew(tmp_path: Path) -> None:
 
     assert found == [[], [2]]
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_connection_that_ended_while_it_was_idle(tmp_path: Path) -> None:
+    """
+    MariaDB ends one after two minutes: the next attempt finds the table again.
+    """
+    rows = [row_of(1, b"key"), row_of(2, b"key", Status.PENDING)]
+    table = MemoryTable(rows, [row_of(1, b"key"), row_of(2, b"key")])
+    answers, ended = table.states, [StoreUnavailable("gone away")]
+
+    async def states(ids: Sequence[int]) -> Sequence[State]:
+        if ended:
+            raise ended.pop()
+        return await answers(ids)
+
+    table.states = states  # type: ignore[method-assign]
+    logs = in_partitions([(1, b"key", ()), (2, b"key", ())])
+
+    assert run(tmp_path / "audit.db", table, MemoryTopics(logs)).is_clean()
+    assert not ended
 
 
 def test_a_work_file_belongs_to_one_audit(tmp_path: Path) -> None:
