@@ -79,7 +79,9 @@ class KafkaAuditedTopics:
         except AuditError as error:
             await self._stop(consumer)
             refusal = await self._login.refusal(login)
-            raise AuditError(refusal) from error if refusal else None
+            if refusal is not None:
+                raise AuditError(refusal) from error
+            raise
         except BaseException:
             await self._stop(consumer)
             raise
