@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import audit as audits
 from benchmarks import drain as draining
 from benchmarks import flatness as flat
 from benchmarks import idle as idling
@@ -327,6 +328,13 @@ def replay(
             database, rate=rate, seconds=seconds, beside=tuple(beside or (500, 2000)), runs=runs
         )
     )
+
+
+@app.command()
+def audit(rows: Rows = 1_000_000) -> None:
+    """One audit of so many events on MariaDB and Kafka, a few faults planted. Keeps no JSON."""
+    with servers(Kind.MARIADB) as running:
+        typer.echo(audits.measure(running, rows=rows).text())
 
 
 @app.command()

@@ -26,6 +26,7 @@ Every error that outbox-relay raises, and what it means for an event.
     - UnreadableRecord         its bytes are not what its headers or its envelope say
     - UnidentifiedRecord       nothing in it says which event it is
     - WrongEvent               it carries another event than the class that was asked
+  + AuditError                 the audit cannot go on; what was read is kept in its work file
 """
 
 from __future__ import annotations
@@ -147,3 +148,7 @@ class UnidentifiedRecord(ConsumeError):
 
 class WrongEvent(ConsumeError):
     """It carries an event of another name, or none."""
+
+
+class AuditError(OutboxRelayError):
+    """The audit cannot begin or go on. The text says what to do; what was read is kept."""

@@ -21,6 +21,8 @@ from outbox_relay.relay.producer import EventProducer
 
 if TYPE_CHECKING:
     from outbox_relay.admin.server import Dashboard
+    from outbox_relay.audit.ports import AuditedTable, AuditedTopics
+    from outbox_relay.brokers.options import KafkaOptions
     from outbox_relay.http.server import HttpServer
     from outbox_relay.metrics import MetricsObserver
     from outbox_relay.operations.purging import Purger
@@ -238,6 +240,22 @@ def build_purger(options: DatabaseOptions) -> Purger:
     from outbox_relay.store.sql import SqlStore  # noqa: PLC0415
 
     return SqlStore(options)
+
+
+def build_audited_table(options: DatabaseOptions) -> AuditedTable:
+    """The table that `outbox-relay audit` reads. Connects when it is first asked."""
+    from outbox_relay.audit.ports import State, TableRow  # noqa: PLC0415
+    from outbox_relay.store.auditing import SqlAuditedTable  # noqa: PLC0415
+
+    return SqlAuditedTable(options, make_row=TableRow._make, make_state=State._make)
+
+
+def build_audited_topics(options: KafkaOptions) -> AuditedTopics:
+    """The topics that it reads."""
+    from outbox_relay.audit.ports import Batch, RecordsRemoved, Span  # noqa: PLC0415
+    from outbox_relay.brokers.kafka_reading import KafkaAuditedTopics  # noqa: PLC0415
+
+    return KafkaAuditedTopics(options, make_span=Span, make_batch=Batch, removed=RecordsRemoved)
 
 
 def build_http(

@@ -8,6 +8,7 @@ import typer
 
 from outbox_relay._version import __version__
 from outbox_relay.cli.adopt import adopt
+from outbox_relay.cli.audit import audit
 from outbox_relay.cli.check_config import check_config
 from outbox_relay.cli.dead_letters import dead_letters
 from outbox_relay.cli.demo import demo
@@ -55,6 +56,7 @@ app.command()(migrate)
 app.command("check-config")(check_config)
 app.command()(status)
 app.command()(doctor)
+app.command()(audit)
 app.add_typer(events)
 app.command()(pause)
 app.command()(resume)

@@ -29,6 +29,9 @@ class Exit(IntEnum):
     SCHEMA = 3
     """The tables are missing, or older or newer than this release serves."""
 
+    FOUND = 4
+    """`audit` found events that are lost, twice, out of order, or were never in the table."""
+
     WARNINGS = 5
     """`doctor` found something that is at risk, and nothing worse."""
 

@@ -42,7 +42,8 @@ from outbox_relay.store.options import DatabaseOptions
 from outbox_relay.store.statements import CANARY_NAME, Statements
 
 
-def _dialect_of(options: DatabaseOptions) -> Dialect:
+def dialect_of(options: DatabaseOptions) -> Dialect:
+    """What differs on the database that ``options.url`` names. Raises ConfigError for another one."""
     name = make_url(options.url).get_backend_name()
     if name in ("mysql", "mariadb"):
         return mysql.dialect(options)
@@ -63,7 +64,7 @@ class SqlStore:
 
     def __init__(self, options: DatabaseOptions, *, observer: Observer | None = None) -> None:
         self._observer = observer or Silent()
-        self._dialect = dialect = _dialect_of(options)
+        self._dialect = dialect = dialect_of(options)
         self.settle_seconds = dialect.settle_seconds
         self._engine = create_async_engine(
             options.url,

@@ -12,10 +12,11 @@ import pytest
 
 from outbox_relay.brokers.kafka import KafkaBroker
 from outbox_relay.brokers.options import KafkaOptions
-from outbox_relay.errors import BrokerUnavailable, ConfigError
+from outbox_relay.errors import AuditError, BrokerUnavailable, ConfigError
 from outbox_relay.relay.outcomes import Acked, Unknown
 from outbox_relay.relay.ports import Record
 from outbox_relay.testing import record
+from outbox_relay.wiring import build_audited_topics
 from tests.services.certificates import KEY_PASSWORD, Authority
 from tests.services.secure import PLAIN_PASSWORD, PLAIN_USER
 
@@ -260,3 +261,29 @@ def test_a_token_provider_that_is_not_there_is_a_wrong_setting(name):
         KafkaBroker(options)
 
     assert raised.value.problems[0].startswith(f"kafka.oauth_token_provider = {name} cannot be")
+
+
+async def test_an_audit_logs_in_as_the_relay_does(secure_kafka, topic_name):
+    """
+    With the same settings; a refusal names what to check, and no secret.
+    """
+    secure_kafka.create_topic(topic_name)
+    settings = {
+        "bootstrap_servers": secure_kafka.server("SASL_SSL"),
+        "security_protocol": "SASL_SSL",
+        "ssl_ca_file": str(secure_kafka.authority.certificate.cert),
+        **PLAIN,
+    }
+    topics = build_audited_topics(KafkaOptions(**settings))
+    await topics.start()
+    found = await topics.existing([topic_name, "absent"])
+    await topics.close()
+    refused = build_audited_topics(KafkaOptions(**{**settings, "sasl_password": "wrong-secret"}))
+
+    with pytest.raises(
+        AuditError, match=r"refuses the log-in: check kafka\.sasl_username"
+    ) as raised:
+        await refused.start()
+
+    assert found == {topic_name}
+    assert "wrong-secret" not in str(raised.value)

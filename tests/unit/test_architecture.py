@@ -68,9 +68,11 @@ ALLOWED: dict[str, set[str]] = {
     "cqrs": {*KERNEL, "outbox", "relay", "store", "brokers"},
     **{name: {*KERNEL, "relay", "store", "brokers", *EDGE} for name in EDGE},
     "admin": {*KERNEL, "relay", "store", *EDGE, "doctor"},
-    "wiring": {*KERNEL, "relay", "store", "brokers", *EDGE, "doctor"},
+    # Reads the envelopes that consumers read.
+    "audit": {*KERNEL, "relay", "consumer"},
+    "wiring": {*KERNEL, "relay", "store", "brokers", "audit", *EDGE, "doctor"},
     "doctor": {*KERNEL, "relay", "store", "brokers", *EDGE},
-    "cli": {*KERNEL, "relay", "store", "brokers", *EDGE, "wiring", "demo", "doctor"},
+    "cli": {*KERNEL, "relay", "store", "brokers", "audit", *EDGE, "wiring", "demo", "doctor"},
     "demo": {"", *KERNEL, "outbox", "consumer", "relay", "store", "brokers", *EDGE, "wiring"},
     "__main__": {"cli"},
 }

@@ -31,6 +31,7 @@ VERBS = (
     "check-config",
     "status",
     "doctor",
+    "audit",
     "pause",
     "resume",
     "replay",

@@ -1,0 +1,648 @@
+"""
+The verdicts of an audit, against an oracle that knows what happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from outbox_relay.audit import workfile
+from outbox_relay.audit.plan import EVER, Plan, from_offsets
+from outbox_relay.audit.ports import Batch, Part, RecordsRemoved, Span, State, TableRow
+from outbox_relay.audit.reading import Pace, begin_seen
+from outbox_relay.audit.records import Flag, told
+from outbox_relay.audit.report import Report
+from outbox_relay.audit.run import audit
+from outbox_relay.audit.workfile import WorkFile
+from outbox_relay.errors import AuditError, StoreUnavailable
+from outbox_relay.relay.partitioning import KeyPartitions
+from outbox_relay.schema import Status
+
+PARTITIONS = 2
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+START = 1_700_000_000 * SECOND
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Hundreds of work files, none of which has to outlive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workfile, "SETTINGS", ("PRAGMA synchronous = OFF", *quick_settings()))
+        yield
+
+
+def quick_settings() -> list[str]:
+    """Those of the work file, but for that one."""
+    return [setting for setting in workfile.SETTINGS if "synchronous" not in setting]
+
+
+def event_of(number: int) -> bytes:
+    return UUID(int=number, version=4).bytes
+
+
+@dataclass
+class Message:
+    """A record of the relay."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    timestamp_type: int = 0
+
+
+@dataclass
+class MemoryTable:
+    """The table as an audit asks for it; `now_rows` is what a second look finds."""
+
+    rows: list[TableRow]
+    now_rows: list[TableRow] | None = None
+
+    async def check(self) -> None: ...
+
+    async def last_id(self) -> int:
+        return max((row.id for row in self.rows), default=0)
+
+    async def now(self) -> int:
+        return START + DAY
+
+    async def id_before(self, instant: int) -> int:
+        return 0
+
+    async def read(self, after_id: int, upto_id: int, limit: int) -> Sequence[TableRow]:
+        return [row for row in self.rows if after_id < row.id <= upto_id][:limit]
+
+    async def states(self, ids: Sequence[int]) -> Sequence[State]:
+        rows = self.rows if self.now_rows is None else self.now_rows
+        return [State(r.id, r.event, r.topic, r.status) for r in rows if r.id in ids]
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class MemoryTopics:
+    """Partitions of one topic; what is in front of `lows` is gone."""
+
+    logs: list[list[Message]]
+    lows: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
+    compacts: bool = False
+    positions: dict[Part, int] = field(default_factory=dict)
+    batch: int = 3
+
+    async def start(self) -> None: ...
+
+    async def existing(self, topics: Sequence[str]) -> frozenset[str]:
+        return frozenset({"orders"})
+
+    async def compacted(self, topics: Sequence[str]) -> dict[str, bool]:
+        return {"orders": self.compacts}
+
+    async def spans(self, topics: Sequence[str]) -> dict[Part, Span]:
+        return {
+            ("orders", number): Span(self.lows[number], len(log))
+            for number, log in enumerate(self.logs)
+        }
+
+    async def offsets_at(self, parts: Sequence[Part], instant: int) -> dict[Part, int | None]:
+        return {
+            part: next(
+                (m.offset for m in self.logs[part[1]] if m.timestamp * 1000 >= instant), None
+            )
+            for part in parts
+        }
+
+    def begin(self, positions: dict[Part, int]) -> None:
+        self.positions = dict(positions)
+
+    def leave(self, part: Part) -> None:
+        del self.positions[part]
+
+    async def fetch(self) -> Sequence[Batch]:
+        gone = [part for part, at in self.positions.items() if at < self.lows[part[1]]]
+        if gone:
+            raise RecordsRemoved(gone)
+        found = []
+        for part, at in self.positions.items():
+            messages = self.logs[part[1]][at : at + self.batch]
+            self.positions[part] = at + len(messages)
+            found.append(Batch(part, messages, at + len(messages)))
+        return found
+
+    async def close(self) -> None: ...
+
+
+class Quiet:
+    """Nobody looks."""
+
+    def phase(self, name: str, *, done: int, total: int) -> None: ...
+
+    def advance(self, more: int) -> None: ...
+
+    def check(self) -> None: ...
+
+
+def message_of(number: int, key: bytes, partition: int, offset: int, **more: Any) -> Message:
+    headers = [
+        ("ce_id", str(UUID(bytes=more.get("event", event_of(number)))).encode()),
+        ("outbox-seq", str(number).encode()),
+        *[(name, b"2026-01-01T00:00:00Z") for name in more.get("names", ())],
+    ]
+    created = more.get("created", START + number * SECOND)
+    return Message("orders", partition, offset, created // 1000, key, b"{}", headers)
+
+
+def row_of(number: int, key: bytes, status: Status = Status.PRODUCED, codec: int = 0) -> TableRow:
+    created = START + number * SECOND
+    published = created + SECOND // 2 if status is Status.PRODUCED else None
+    return TableRow(number, event_of(number), "orders", key, status, created, published, codec)
+
+
+def run(path: Path, table: MemoryTable, topics: MemoryTopics, plan: Plan | None = None) -> Report:
+    path.unlink(missing_ok=True)
+    chosen = plan or Plan(asked={}, settle_seconds=0.0)
+    return asyncio.run(
+        audit(chosen, path=path, table=table, topics=topics, progress=Quiet(), most=1000)
+    )
+
+
+def ids(report: Report, kind: str) -> list[int]:
+    return [finding["outbox_seq"] for finding in report.findings[kind]]
+
+
+FATES = ("sound", "sound", "sound", "lost", "twice", "late", "requeued", "pending", "dead", "unmarked", "vanished", "replayed", "in flight")  # fmt: skip
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> list[tuple[int, str]]:
+    """Key and fate of each event, in the order of their ids."""
+    fate = st.sampled_from(FATES)
+    return draw(st.lists(st.tuples(st.integers(0, 3), fate), min_size=1, max_size=40))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(world=worlds(), batch=st.integers(1, 7))
+def test_an_audit_finds_what_happened_and_nothing_else(
+    world: list[tuple[int, str]], batch: int, tmp_path: Path
+) -> None:
+    """
+    Events with a known fate each: the findings are those of a simple account of the same world.
+    """
+    log: list[tuple[int, bytes, tuple[str, ...]]] = []
+    held: list[tuple[int, bytes, tuple[str, ...]]] = []
+    rows, now_rows = [row_of(1, b"first")], [row_of(1, b"first")]
+    expected: dict[str, list[int]] = {
+        kind: [] for kind in ("loss", "duplicate", "inversion", "ghost")
+    }
+    log.append((1, b"first", ()))
+    for number, (key_number, fate) in enumerate(world, 2):
+        key = b"key-%d" % key_number
+        row, later = row_of(number, key), row_of(number, key)
+        match fate:
+            case "lost":
+                expected["loss"].append(number)
+            case "twice":
+                log += [(number, key, ())] * 2
+                expected["duplicate"].append(number)
+            case "late" | "requeued":
+                held.append((number, key, ("requeued-at",) if fate == "requeued" else ()))
+            case "pending" | "dead":
+                row = later = row_of(number, key, Status[fate.upper()])
+            case "unmarked":
+                log.append((number, key, ()))
+                row = later = row_of(number, key, Status.PENDING)
+                expected["ghost"].append(number)
+            case "in flight":
+                log.append((number, key, ()))
+                row = row_of(number, key, Status.PENDING)
+            case "vanished":
+                log.append((number, key, ()))
+                expected["ghost"].append(number)
+            case "replayed":
+                log += [(number, key, ()), (number, key, ("replay-of",))]
+            case _:
+                log.append((number, key, ()))
+        if fate != "vanished":
+            rows.append(row)
+            now_rows.append(later)
+    end = row_of(len(world) + 2, b"last")
+    log += [*held, (end.id, b"last", ())]
+    expected["inversion"] = turned_round(log, ghosts=set(expected["ghost"]))
+    logs = in_partitions(log)
+
+    report = run(
+        tmp_path / "audit.db",
+        MemoryTable([*rows, end], [*now_rows, end]),
+        MemoryTopics(logs, batch=batch),
+    )
+
+    assert {kind: sorted(ids(report, kind)) for kind in expected} == expected
+
+
+def turned_round(log: list[tuple[int, bytes, tuple[str, ...]]], *, ghosts: set[int]) -> list[int]:
+    """Ids whose first copy is behind a larger one of the key; not those that were requeued."""
+    highest: dict[bytes, int] = {}
+    seen: set[int] = set()
+    found = []
+    for number, key, names in log:
+        if number in seen or "replay-of" in names or number in ghosts:
+            continue
+        seen.add(number)
+        if number < highest.get(key, 0) and "requeued-at" not in names:
+            found.append(number)
+        highest[key] = max(number, highest.get(key, 0))
+    return sorted(found)
+
+
+def in_partitions(log: list[tuple[int, bytes, tuple[str, ...]]]) -> list[list[Message]]:
+    logs: list[list[Message]] = [[] for _ in range(PARTITIONS)]
+    places = KeyPartitions(PARTITIONS)
+    for number, key, names in log:
+        place = places[key]
+        logs[place].append(message_of(number, key, place, len(logs[place]), names=names))
+    return logs
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    removed=st.integers(0, 300),
+    repeated=st.integers(0, 5),
+    behind=st.integers(0, 300),
+    lost=st.sets(st.integers(1, 400), max_size=8),
+)
+def test_nothing_is_found_that_retention_explains(
+    removed: int, repeated: int, behind: int, lost: set[int], tmp_path: Path
+) -> None:
+    """
+    Whatever is in front of the first record that is kept: no event that was there is called lost, and no
+    repetition whose first copy is gone is called turned round; what is lost far behind it is found.
+    """
+    rows = [row_of(number, b"key") for number in range(1, 401)]
+    order = [number for number in range(1, 401) if number not in lost]
+    # A relay that was stalled repeats what it had under way long ago, just where retention cut.
+    window = max(0, removed - behind)
+    order[removed:removed] = order[max(0, window - repeated) : window]
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [message_of(number, b"key", place, at) for at, number in enumerate(order)]
+    lows = [0, 0]
+    lows[place] = removed
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs, lows))
+
+    assert set(ids(report, "loss")) <= lost
+    assert not ids(report, "inversion")
+    if removed == 0:
+        assert set(ids(report, "loss")) == lost
+
+
+def test_what_is_lost_behind_the_cut_is_found(tmp_path: Path) -> None:
+    """
+    A row produced later than what the first thousand kept records tell must be there.
+    """
+    rows = [row_of(number, b"key") for number in range(1, 3001)]
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    order = [number for number in range(1, 3001) if number not in (50, 2500)]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [message_of(number, b"key", place, at) for at, number in enumerate(order)]
+    lows = [0, 0]
+    lows[place] = 100
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs, lows, batch=500))
+
+    assert ids(report, "loss") == [2500]
+    assert report.removed == 101
+
+
+def test_marks_of_neighbours_may_change_places(tmp_path: Path) -> None:
+    """
+    A row in front of the cut that was marked half a minute after those behind it is not lost.
+    """
+    rows = [row_of(number, b"key") for number in (1, 2, 3)]
+    assert rows[0].published is not None
+    rows[0] = rows[0]._replace(published=rows[0].published + 30 * SECOND)
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [message_of(number, b"key", place, number - 1) for number in (1, 2, 3)]
+    lows = [0, 0]
+    lows[place] = 1
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs, lows))
+
+    assert report.is_clean()
+    assert report.removed == 1
+
+
+def test_records_behind_the_ends_are_left_out(tmp_path: Path) -> None:
+    """
+    What a fetch gives beyond the end that was noted is not of this audit.
+    """
+    logs = in_partitions([(1, b"key", ()), (2, b"key", ()), (2, b"key", ())])
+    topics = MemoryTopics(logs)
+    places = fixed_spans(topics)
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    places["orders", place] = Span(0, 2)
+
+    report = run(tmp_path / "audit.db", MemoryTable([row_of(1, b"key"), row_of(2, b"key")]), topics)
+
+    assert report.is_clean()
+    assert report.topics[0].records == 2
+
+
+def fixed_spans(topics: MemoryTopics) -> dict[Part, Span]:
+    """The spans that *topics* will tell from now on."""
+    told_ = asyncio.run(topics.spans(["orders"]))
+
+    async def spans(names: Sequence[str]) -> dict[Part, Span]:
+        return told_
+
+    topics.spans = spans  # type: ignore[method-assign]
+    return told_
+
+
+def test_a_ghost_turns_nobody_round(tmp_path: Path) -> None:
+    """
+    The id that a ghost claims says nothing about the events behind it.
+    """
+    ghost = message_of(3, b"key", 0, 0, event=event_of(77), created=START + 9 * SECOND)
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    log = [ghost, *[message_of(number, b"key", 0, number) for number in (1, 2, 3)]]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [replace(m, partition=place) for m in log]
+    rows = [row_of(number, b"key") for number in (1, 2, 3)]
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs))
+
+    assert dict(report.found) == {"loss": 0, "duplicate": 0, "inversion": 0, "ghost": 1}
+    assert report.findings["ghost"][0]["reason"] == "another_event"
+
+
+def test_a_row_that_was_deleted_on_its_ack_is_no_ghost(tmp_path: Path) -> None:
+    """
+    It was pending when the table was read, and is gone when it is looked up: it was there.
+    """
+    rows = [row_of(1, b"key"), row_of(2, b"key", Status.PENDING)]
+    logs = in_partitions([(1, b"key", ()), (2, b"key", ())])
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows, rows[:1]), MemoryTopics(logs))
+
+    assert report.is_clean()
+
+
+def test_retention_that_is_faster_than_the_audit(tmp_path: Path) -> None:
+    """
+    What goes while it reads is removed, not lost; the audit goes on behind it.
+    """
+    rows = [row_of(number, b"key") for number in range(1, 51)]
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [message_of(number, b"key", place, number - 1) for number in range(1, 51)]
+    topics = MemoryTopics(logs)
+    fetch = topics.fetch
+
+    async def fetch_and_lose() -> Sequence[Batch]:
+        found = await fetch()
+        topics.lows[place] = 30
+        return found
+
+    topics.fetch = fetch_and_lose  # type: ignore[method-assign]
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), topics)
+
+    assert report.is_clean()
+    assert report.removed == 27
+
+
+def test_rows_that_the_purge_deleted_are_no_ghosts(tmp_path: Path) -> None:
+    """
+    Records older than the oldest row that is kept cannot be judged, and are counted.
+    """
+    rows = [row_of(number, b"key") for number in range(10, 20)]
+    logs = in_partitions([(number, b"key", ()) for number in range(1, 20)])
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs))
+
+    assert report.is_clean()
+    assert report.unjudged_records == 9
+
+
+def test_rows_older_than_the_retention_are_no_ghosts(tmp_path: Path) -> None:
+    """
+    A late row of a paused topic may be kept for long after its neighbours were purged.
+    """
+    rows = [row_of(1, b"key"), row_of(50, b"key")]
+    logs = in_partitions([(number, b"key", ()) for number in range(1, 51)])
+    plan = Plan(asked={}, settle_seconds=0.0, keeps_produced_us=DAY - 10 * SECOND)
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs), plan)
+
+    # The database's clock is a day after the first event: what is younger than 10 s counts.
+    assert min(ids(report, "ghost")) == 11
+    assert report.unjudged_records == 9
+
+
+@pytest.mark.parametrize("later", ["record", "requeued", "tombstone", "nothing"])
+def test_compaction_explains_only_what_it_may_remove(later: str, tmp_path: Path) -> None:
+    """
+    A record goes if a later one of its key is there, or was a tombstone; the last of a key stays.
+    """
+    rows = [row_of(1, b"key"), row_of(2, b"key", codec=3 if later == "tombstone" else 0)]
+    log: list[tuple[int, bytes, tuple[str, ...]]] = []
+    if later in ("record", "requeued"):
+        # A requeued one may stand behind what came after it, and so take its place.
+        log.append((2, b"key", ()) if later == "record" else (1, b"key", ("requeued-at",)))
+    rows.append(row_of(3, b"other"))
+
+    report = run(
+        tmp_path / "audit.db",
+        MemoryTable(rows),
+        MemoryTopics(in_partitions([*log, (3, b"other", ())]), compacts=True),
+    )
+
+    assert ids(report, "loss") == ([1, 2] if later == "nothing" else [])
+
+
+def test_a_killed_audit_goes_on_where_it_was(tmp_path: Path) -> None:
+    """
+    Whatever ended it: what was read is not read again, and the findings are the same.
+    """
+    rows = [row_of(number, b"key") for number in range(1, 21)]
+    logs = in_partitions([(number, b"key", ()) for number in range(1, 21) if number != 7])
+    path, plan = tmp_path / "audit.db", Plan(asked={"since": "2h"}, settle_seconds=0.0)
+    broken = MemoryTopics(logs)
+
+    async def fail() -> Sequence[Batch]:
+        raise AuditError("kafka is away")
+
+    broken.fetch = fail  # type: ignore[method-assign]
+    with pytest.raises(AuditError):
+        asyncio.run(
+            audit(plan, path=path, table=MemoryTable(rows), topics=broken, progress=Quiet())
+        )
+    unreadable = MemoryTable([])
+
+    report = asyncio.run(
+        audit(plan, path=path, table=unreadable, topics=MemoryTopics(logs), progress=Quiet())
+    )
+
+    assert ids(report, "loss") == [7]
+
+
+def test_an_audit_that_ended_is_begun_anew(tmp_path: Path) -> None:
+    """
+    Its file is of no other use: the next audit empties it, whatever that asks for.
+    """
+    path, logs = tmp_path / "audit.db", in_partitions([(1, b"key", ())])
+    found = []
+    for topics, rows in (
+        ((), [row_of(1, b"key")]),
+        (("orders",), [row_of(1, b"key"), row_of(2, b"key")]),
+    ):
+        plan = Plan(asked={"topics": list(topics)}, topics=topics, settle_seconds=0.0)
+        work = audit(
+            plan, path=path, table=MemoryTable(rows), topics=MemoryTopics(logs), progress=Quiet()
+        )
+        found.append(ids(asyncio.run(work), "loss"))
+
+    assert found == [[], [2]]
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_connection_that_ended_while_it_was_idle(tmp_path: Path) -> None:
+    """
+    MariaDB ends one after two minutes: the next attempt finds the table again.
+    """
+    rows = [row_of(1, b"key"), row_of(2, b"key", Status.PENDING)]
+    table = MemoryTable(rows, [row_of(1, b"key"), row_of(2, b"key")])
+    answers, ended = table.states, [StoreUnavailable("gone away")]
+
+    async def states(ids: Sequence[int]) -> Sequence[State]:
+        if ended:
+            raise ended.pop()
+        return await answers(ids)
+
+    table.states = states  # type: ignore[method-assign]
+    logs = in_partitions([(1, b"key", ()), (2, b"key", ())])
+
+    assert run(tmp_path / "audit.db", table, MemoryTopics(logs)).is_clean()
+    assert not ended
+
+
+def test_a_work_file_belongs_to_one_audit(tmp_path: Path) -> None:
+    """
+    Another audit, another program's database, and a text are refused with what to do.
+    """
+    path = tmp_path / "audit.db"
+    WorkFile.begin_or_go_on(path, Plan(asked={"since": "2h"})).close()
+    (tmp_path / "text").write_text("a letter to somebody, longer than a header\n" * 50)
+
+    with pytest.raises(AuditError, match="another audit that did not end"):
+        WorkFile.begin_or_go_on(path, Plan(asked={"since": "3h"}))
+    with pytest.raises(AuditError, match="no work file"):
+        WorkFile.begin_or_go_on(tmp_path / "text", Plan(asked={}))
+    with pytest.raises(AuditError, match="cannot be opened"):
+        WorkFile.begin_or_go_on(tmp_path / "absent" / "file", Plan(asked={}))
+    first = WorkFile.begin_or_go_on(path, Plan(asked={"since": "2h"}))
+    with pytest.raises(AuditError, match="another audit works with it"):
+        WorkFile.begin_or_go_on(path, Plan(asked={"since": "2h"}))
+    first.close()
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """
+    With what to do; what was committed stays.
+    """
+    file = WorkFile.begin_or_go_on(tmp_path / "audit.db", Plan(asked={}))
+    file.run("PRAGMA max_page_count = 12")
+
+    with pytest.raises(AuditError, match="make room"), file.transaction():
+        file.add("audited_rows", [(n, b"e" * 500, 0, None, 1, 1, 1, 0) for n in range(5000)])
+
+    assert file.number("SELECT count(*) FROM audited_rows") == 0
+    file.close()
+
+
+def test_a_slow_statement_makes_the_next_one_smaller() -> None:
+    """
+    And fast ones make it larger again, up to a bound.
+    """
+    pace = Pace(None)
+    pace.took(1.0)
+    small = pace.rows
+    for _ in range(10):
+        pace.took(0.001)
+
+    assert (small, pace.rows) == (500, 5000)
+    assert Pace(100).rows == 100
+
+
+@pytest.mark.parametrize(
+    ("begin", "span", "skipped", "seen"),
+    [
+        (0, Span(0, 9), None, -1),
+        (0, Span(0, 9), 5, -1),
+        (4, Span(4, 9), None, None),
+        (4, Span(4, 9), 5, None),
+        (6, Span(4, 9), 5, 5),
+        (6, Span(4, 9), None, None),
+    ],
+)
+def test_since_when_a_partition_can_be_seen(
+    begin: int, span: Span, skipped: int | None, seen: int | None
+) -> None:
+    """
+    All of it from offset 0; from --since where older records are there still; else its records tell.
+    """
+    assert begin_seen(begin, span, skipped=skipped) == seen
+
+
+@pytest.mark.parametrize(
+    ("headers", "value", "expected"),
+    [
+        ([("ce_id", b"00000000-0000-4000-8000-000000000007"), ("outbox-seq", b"9")], b"", (9, Flag.OURS)),
+        ([("ce_id", b"00000000000040008000000000000007"), ("outbox-seq", b"9")], b"", (9, Flag.OURS)),
+        ([("ce_id", b"00000000-0000-4000-8000-000000000007")], b"", (None, 0)),
+        ([], b'{"message_name":"a","message_id":"00000000-0000-4000-8000-000000000007","payload":{}}', (None, 0)),
+        ([], b'{"specversion":"1.0","type":"a","source":"/","id":"00000000-0000-4000-8000-000000000007"}', (None, 0)),
+        ([], b"nothing", None),
+        ([("ce_id", b"00000000-0000-4000-8000-000000000007"), ("outbox-seq", b"nine")], b"", None),
+    ],
+)  # fmt: skip
+def test_what_a_record_says(
+    headers: list[tuple[str, bytes]], value: bytes, expected: tuple[int | None, int] | None
+) -> None:
+    """
+    By its headers, else by the envelope in its value; what says no id is not guessed at.
+    """
+    found = told(Message("orders", 0, 0, 1000, b"k", value, headers), bare=False)
+
+    assert (found and (found.sequence, found.flags)) == expected
+    assert found is None or found.event == event_of(7)
+
+
+def test_where_to_begin_is_read_from_text() -> None:
+    """
+    The most exact word counts; what is none is named.
+    """
+    plan = Plan(asked={}, from_offsets=from_offsets(["1", "orders=2", "orders:3=4"]))
+
+    assert [plan.from_offset(*part) for part in (("a", 0), ("orders", 0), ("orders", 3))] == [
+        1,
+        2,
+        4,
+    ]
+    with pytest.raises(ValueError, match="orders:x=1"):
+        from_offsets(["orders:x=1"])
+    assert EVER > START
