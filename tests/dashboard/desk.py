@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 import sqlalchemy as sa
-from outbox_relay.doctor.findings import Area, Finding, Findings, Severity, sql
 
 from outbox_relay.admin.app import build_admin
 from outbox_relay.admin.desk import Desk
 from outbox_relay.admin.options import AdminOptions
+from outbox_relay.doctor.findings import Area, Finding, Findings, Severity, sql
 from outbox_relay.metrics import Metrics, MetricsObserver
 from outbox_relay.operations import Access
 from outbox_relay.schema import tables
