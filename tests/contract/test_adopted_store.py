@@ -4,7 +4,6 @@ What only a table of python-cqrs has: two states that wait, rows that its relay 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import zlib
 from dataclasses import replace
@@ -12,8 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from outbox_relay.cli.status import read_standing
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
+from outbox_relay.operations import Access, read_standing
 from outbox_relay.relay.dead_letters import Selection
 from outbox_relay.relay.ports import PurgePlan, ReadPlan
 from outbox_relay.schema import Codec, Status
@@ -363,7 +362,9 @@ async def test_history_costs_the_tools_nothing(mariadb, monkeypatch):
     world.execute("UPDATE outbox SET event_status = 'PRODUCED' WHERE id <= 19990")
     before = looked_at()
     found = await letters.find(Selection(), limit=100)
-    standing = await asyncio.to_thread(read_standing, world.options)
+    access = Access(world.options)
+    standing = await read_standing(access)
+    await access.close()
     after = looked_at()
     await letters.close()
     await world.store.close()
