@@ -110,8 +110,6 @@ class Batch:
 
     def without(self, rows: list[Row]) -> Batch:
         """The batch without some of its rows."""
-        if not rows:
-            return self
         gone = {row.id for row in rows}
         pairs = zip(self.rows, self.records, strict=True)
         kept = [(row, record) for row, record in pairs if row.id not in gone]

@@ -310,7 +310,7 @@ async def test_the_backlog_by_topic(
     """
     The most first; only the oldest are counted, and it says so.
     """
-    old = NOW - timedelta(hours=2)
+    old = datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=2)
     ids = insert(world, {"created_at": old}, {}, {}, {"topic": "users"}, dead(topic="users"))
     found = await backlog(access)
     few = await backlog(access, most_rows=2)

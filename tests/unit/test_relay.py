@@ -124,8 +124,7 @@ async def test_one_relay_is_active_and_the_others_stand_by(start, store, broker,
     """
     I6. Two relays publish nothing twice.
     """
-    start()
-    start()
+    one, other = start(owner="pod-1"), start(owner="pod-2")
 
     for n in range(50):
         store.insert("wide", key=b"%d" % n)
@@ -133,6 +132,7 @@ async def test_one_relay_is_active_and_the_others_stand_by(start, store, broker,
 
     assert len(broker.seqs()) == 50
     assert sum(call == "acquire" for call in store.calls) > 2
+    assert [running.producer.owner for running in (one, other)] == ["pod-1", "pod-2"]
 
 
 @pytest.mark.parametrize("trouble", ["none", "broker down", "batch held", "database away"])
