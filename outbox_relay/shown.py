@@ -1,12 +1,18 @@
-"""Keys, payloads and other text of writers, as people read them: at a terminal and on a page."""
+"""Keys, times and payloads as people read and type them: at a terminal and on a page."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from outbox_relay.compression import inflate
 from outbox_relay.schema import MAX_PAYLOAD_BYTES, Codec
+
+_AGO: Final = re.compile(r"(\d{1,6})([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def key_text(key: bytes | None) -> str:
@@ -24,6 +30,42 @@ def key_text(key: bytes | None) -> str:
         text = ""
     plain = text.isprintable() and text and not text.startswith("0x")
     return text if plain else f"0x{key.hex()}"
+
+
+def typed_key(text: str) -> bytes:
+    """
+    The key that *text* stands for, as `key_text` shows it. Raises ValueError.
+
+    >>> typed_key("order-7"), typed_key("0x00ff")
+    (b'order-7', b'\\x00\\xff')
+    """
+    if not text.startswith("0x"):
+        return text.encode(errors="surrogateescape")
+    try:
+        return bytes.fromhex(text[2:])
+    except ValueError:
+        raise ValueError("after 0x comes an even number of hexadecimal digits") from None
+
+
+def typed_instant(text: str, *, now: datetime) -> datetime:
+    """
+    The time that *text* names, UTC without a zone, as the tables have it. Raises ValueError.
+
+    >>> typed_instant("2h", now=datetime(2026, 11, 22, 3, tzinfo=UTC))
+    datetime.datetime(2026, 11, 22, 1, 0)
+    >>> typed_instant("2026-11-22T03:00+02:00", now=datetime.now(UTC))
+    datetime.datetime(2026, 11, 22, 1, 0)
+    """
+    if ago := _AGO.fullmatch(text):
+        found = now - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+    else:
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(
+                "use a time such as 2026-11-22T03:00, or how long ago, such as 2h"
+            ) from None
+    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
 
 
 def harmless(text: str) -> str:

@@ -9,6 +9,7 @@ from uuid import UUID
 from outbox_relay.operations import EventFilter
 from outbox_relay.relay.dead_letters import Selection
 from outbox_relay.schema import Status
+from outbox_relay.shown import typed_instant, typed_key
 
 
 class NotUnderstood(ValueError):
@@ -21,10 +22,10 @@ def event_filter(fields: Mapping[str, str]) -> EventFilter:
     return EventFilter(
         topics=_some(fields, "topic"),
         names=_some(fields, "name"),
-        keys=tuple(key_bytes(key) for key in _some(fields, "key")),
+        keys=_keys(fields),
         statuses=(status_of(status),) if status else (),
-        since=moment_of(fields, "since"),
-        until=moment_of(fields, "until"),
+        since=_moment(fields, "since"),
+        until=_moment(fields, "until"),
     )
 
 
@@ -33,9 +34,9 @@ def dead_letters(fields: Mapping[str, str]) -> Selection:
     return Selection(
         topics=_some(fields, "topic"),
         reasons=_some(fields, "reason"),
-        keys=tuple(key_bytes(key) for key in _some(fields, "key")),
-        since=moment_of(fields, "since"),
-        until=moment_of(fields, "until"),
+        keys=_keys(fields),
+        since=_moment(fields, "since"),
+        until=_moment(fields, "until"),
     )
 
 
@@ -57,38 +58,20 @@ def status_of(word: str) -> Status:
         raise NotUnderstood(f"status {word!r} is none of the table's") from None
 
 
-def key_bytes(text: str) -> bytes:
-    """
-    The key that *text* stands for.
-
-    >>> key_bytes("order-7"), key_bytes("0x00ff")
-    (b'order-7', b'\\x00\\xff')
-    """
-    if not text.startswith("0x"):
-        return text.encode(errors="surrogateescape")
+def _keys(fields: Mapping[str, str]) -> tuple[bytes, ...]:
     try:
-        return bytes.fromhex(text[2:])
-    except ValueError:
-        raise NotUnderstood(
-            f"key {text}: after 0x comes an even number of hexadecimal digits"
-        ) from None
+        return tuple(typed_key(key) for key in _some(fields, "key"))
+    except ValueError as error:
+        raise NotUnderstood(f"key {fields['key']}: {error}") from None
 
 
-def moment_of(fields: Mapping[str, str], name: str) -> datetime | None:
-    """
-    A time in a form, UTC unless it says otherwise; without a zone, as the tables have it.
-
-    >>> moment_of({"since": "2026-11-22T03:00+02:00"}, "since")
-    datetime.datetime(2026, 11, 22, 1, 0)
-    """
+def _moment(fields: Mapping[str, str], name: str) -> datetime | None:
+    """A time in a form, UTC unless it says otherwise."""
     text = fields.get(name, "").strip()
-    if not text:
-        return None
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise NotUnderstood(f"{name} {text}: use a time such as 2026-11-22T03:00") from None
-    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+        return typed_instant(text, now=datetime.now(UTC)) if text else None
+    except ValueError as error:
+        raise NotUnderstood(f"{name} {text}: {error}") from None
 
 
 def which_event(text: str) -> int | UUID:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
 from outbox_relay.cli.exits import Exit, fail
 from outbox_relay.relay.dead_letters import Selection
+from outbox_relay.shown import typed_instant, typed_key
 
 IdOption = Annotated[
     list[int] | None, typer.Option("--id", metavar="ID", help="This row. May be repeated.")
@@ -53,9 +53,6 @@ RateOption = Annotated[
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
 
-_AGO: Final = re.compile(r"(\d{1,6})([smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
 
 def selection(
     *,
@@ -94,39 +91,16 @@ def chosen(what: Selection, everything: bool) -> Selection:
 
 
 def key_bytes(text: str) -> bytes:
-    """
-    The key that *text* stands for.
-
-    >>> key_bytes("order-7"), key_bytes("0x00ff")
-    (b'order-7', b'\\x00\\xff')
-    """
-    if text.startswith("0x"):
-        try:
-            return bytes.fromhex(text[2:])
-        except ValueError:
-            fail(Exit.USAGE, f"--key {text}: after 0x comes an even number of hexadecimal digits")
-    return text.encode(errors="surrogateescape")
+    """The key that `--key` names. Ends with 2 if it cannot be read."""
+    try:
+        return typed_key(text)
+    except ValueError as error:
+        fail(Exit.USAGE, f"--key {text}: {error}")
 
 
 def instant(text: str | None, *, now: datetime, option: str) -> datetime | None:
-    """
-    The time that *text* names, UTC without a zone, as the tables have it.
-
-    >>> instant("2h", now=datetime(2026, 11, 22, 3, tzinfo=UTC), option="--since")
-    datetime.datetime(2026, 11, 22, 1, 0)
-    >>> instant("2026-11-22T03:00+02:00", now=datetime.now(UTC), option="--since")
-    datetime.datetime(2026, 11, 22, 1, 0)
-    """
-    if text is None:
-        return None
-    if ago := _AGO.fullmatch(text):
-        found = now - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
-    else:
-        try:
-            found = datetime.fromisoformat(text)
-        except ValueError:
-            fail(
-                Exit.USAGE,
-                f"{option} {text}: use a time such as 2026-11-22T03:00, or how long ago, such as 2h",
-            )
-    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    """The time that *option* names, if it is given. Ends with 2 if it cannot be read."""
+    try:
+        return None if text is None else typed_instant(text, now=now)
+    except ValueError as error:
+        fail(Exit.USAGE, f"{option} {text}: {error}")

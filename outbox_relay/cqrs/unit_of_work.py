@@ -325,10 +325,7 @@ class UnitOfWorkFactory:
             await session.__aexit__(type(error), error, error.__traceback__)
             raise
         unit.end()
-        if session.in_transaction():
-            await session.close()
-        else:
-            session.sync_session.close()  # nothing to wait for, and a greenlet costs more than the rest
+        await session.close()
 
     async def __call__(self) -> AsyncIterator[UnitOfWork]:
         """As `begin`, in the form of a FastAPI dependency."""

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from outbox_relay.cli import dead_letter_options, dead_letter_work
+from outbox_relay.cli import dead_letter_work
 from outbox_relay.cli.dead_letter_view import for_reading, payload
 from outbox_relay.cli.dead_letter_work import ROWS_AT_ONCE, Done, Pace, act_on_all, survey
 from outbox_relay.errors import StoreUnavailable
@@ -175,7 +175,7 @@ def test_json_is_shown_over_several_lines_if_it_is_any():
     assert for_reading("payload", '{"a":1}', "text/plain") == '{"a":1}'
 
 
-@pytest.mark.parametrize("module", [dead_letter_options, dead_letter_work])
+@pytest.mark.parametrize("module", [dead_letter_work])
 def test_the_examples_run(module):
     """
     What a docstring shows is so.
