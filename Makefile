@@ -14,7 +14,7 @@ TWO := -n 2 --dist worksteal
 NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka and not amqp and not redis
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots docs wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -123,6 +123,9 @@ image-lock: $(VENV)/.dev ## write deploy/image/*.txt anew, when pyproject.toml o
 
 screenshots: $(VENV)/.dev services ## the pictures of the dashboard in docs/images
 	$(BIN)/python -m tests.dashboard.screenshots
+
+docs: $(VENV)/.dev ## the pages of docs/ as a site, into build/docs; a broken link is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -E -d build/docs-read docs build/docs
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
