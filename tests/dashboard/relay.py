@@ -35,7 +35,9 @@ class RelayWithDashboard:
         self.folder = folder
         url = f"sqlite+aiosqlite:///{folder}/outbox.db"
         migrate(DatabaseOptions(url=url))
-        self.engine = sa.create_engine(f"sqlite:///{folder}/outbox.db")
+        self.engine = sa.create_engine(
+            f"sqlite:///{folder}/outbox.db", connect_args={"timeout": START_SECONDS}
+        )
         self.outbox = Outbox(source="/shop")
         self.table = tables().outbox
         (folder / "token").write_text(TOKEN)
