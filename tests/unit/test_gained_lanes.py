@@ -43,6 +43,17 @@ def step(reading: Reading, *rows: Row, uncommitted: tuple[int, ...] = ()):
     return plan
 
 
+def test_a_reading_has_a_part_more_while_lanes_are_gained(reading):
+    """
+    Each part has a cursor and open ids of its own; without gained lanes there is one.
+    """
+    alone = reading.parts()
+    reading.gain(frozenset({2}))
+
+    assert alone == (reading,)
+    assert reading.parts() == (reading, reading.gained)
+
+
 def test_gained_lanes_are_read_from_the_first_id_in_turn_with_the_others(reading):
     """
     A backlog of a dead relay does not hold up the events of the lanes that were held.
