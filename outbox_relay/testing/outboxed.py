@@ -138,20 +138,33 @@ def _read_back(event: WrittenEvent, kind: type[Kind]) -> Kind:
 def _event(row: Mapping[str, Any]) -> WrittenEvent:
     payload, codec = row["payload"], row.get("codec") or 0
     value = payload.encode() if isinstance(payload, str) else bytes(payload)
-    headers = row.get("headers")
     return WrittenEvent(
         event_id=row.get("event_id") or uuid7(),  # else the database makes one
         name=row["event_name"],
         topic=row["topic"],
         key=row.get("key"),
-        headers=json.loads(headers) if headers else {},
+        headers=_headers(row.get("headers")),
         content_type=row.get("content_type") or "application/json",
         value=None if codec == Codec.TOMBSTONE else _inflated(value, codec),
     )
 
 
 def _inflated(value: bytes, codec: int) -> bytes:
-    return inflate(value, max_bytes=10 * MAX_PAYLOAD_BYTES) if codec == Codec.ZLIB else value
+    """What the payload holds; as it is if that cannot be told: an INSERT must not fail by being watched."""
+    if codec != Codec.ZLIB:
+        return value
+    try:
+        return inflate(value, max_bytes=10 * MAX_PAYLOAD_BYTES)
+    except ValueError:
+        return value
+
+
+def _headers(text: str | None) -> dict[str, str]:
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 # The listeners stay once they are there: they look whether anybody records, and go.

@@ -68,7 +68,7 @@ def test_latency(on_mariadb, monkeypatch, tmp_path):
     sockets = [f"unix:{tmp_path}/{n}" for n in range(2)]
     relays = [{"relay.wake_address": f"{path},udp:127.0.0.1:0"} for path in sockets]
 
-    found = latency.measure_once(on_mariadb, relays, sockets[1], 100, 100)
+    found = latency.measure_once(on_mariadb, relays, sockets[1], rate=100, count=100)
 
     assert {name: found[name] for name in WRONG} == dict.fromkeys(WRONG, 0)
     assert 0 < found["p50_ms"] <= found["p99_ms"] <= found["max_ms"]

@@ -91,6 +91,7 @@ class Traffic:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.alone
 async def test_too_few_replicas_of_one_topic_do_not_delay_another(
     kafka_cluster, topics, broker, watcher
 ):

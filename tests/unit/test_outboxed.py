@@ -76,6 +76,24 @@ def committed_rows(engine: sa.Engine) -> int:
         return connection.scalar(sa.text("SELECT count(*) FROM outbox"))
 
 
+def test_a_row_that_cannot_be_read_is_seen_as_it_is(engine, outboxed):
+    """
+    What is watched works as without: an INSERT by hand of whatever bytes does not fail.
+    """
+    row = {
+        "event_name": "odd",
+        "topic": "t",
+        "payload": b"no zlib",
+        "codec": 1,
+        "headers": "no JSON",
+    }
+    with engine.begin() as connection:
+        connection.execute(sa.insert(tables().outbox), row)
+
+    assert [(event.value, event.headers) for event in outboxed] == [(b"no zlib", {})]
+    assert committed_rows(engine) == 1
+
+
 async def test_every_handle_and_statement_is_seen(engine, async_engine, outboxed):
     """
     add and insert, one event or several, sync and async, in the order in which they were executed.
