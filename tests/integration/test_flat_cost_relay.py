@@ -18,6 +18,7 @@ from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.outcomes import Acked, Outcome
 from outbox_relay.relay.ports import Record
 from outbox_relay.relay.producer import EventProducer
+from outbox_relay.relay.waiting import WAITING_ROWS
 from outbox_relay.relay.window import LEAST_IDS, Window
 from outbox_relay.store import DatabaseOptions, open_store
 from outbox_relay.testing import FakeClock, RecordingBroker
@@ -85,7 +86,8 @@ async def test_a_hundred_topics_with_twelve_partitions_each(world: World) -> Non
     assert len(tracks) > 1100
     assert relay.most_rows <= 2000
     assert statements <= 12_000 * 0.02
-    assert rows <= 12_000 * 6
+    # The sample looks at so many of the oldest that wait, once in a while, and groups them by topic.
+    assert rows <= 12_000 * 6 + 3 * WAITING_ROWS
 
 
 class Forgetful(RecordingBroker):
