@@ -4,8 +4,10 @@ A relay with a dashboard in a process of its own: SQLite, and a file instead of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import random
 import subprocess
 import sys
@@ -49,6 +51,7 @@ class RelayWithDashboard:
             f"[admin]\nenabled = true\nport = 0\nshow_payloads = true\n{login}"
         )
         self.address = ""
+        self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -61,21 +64,22 @@ class RelayWithDashboard:
             stderr=subprocess.PIPE,
             text=True,
         )
-        listens = threading.Event()
-        threading.Thread(target=self._read_log, args=(listens,), daemon=True).start()
-        assert listens.wait(START_SECONDS), "the dashboard does not listen"
+        threading.Thread(target=self._read_log, daemon=True).start()
+        self.address = f"http://localhost:{self.wait_for('admin_listening')['port']}"
 
-    def _read_log(self, listens: threading.Event) -> None:
+    def wait_for(self, event: str, **fields: Any) -> dict[str, Any]:
+        """The next line of its log that is *event* with these *fields*."""
+        while True:
+            said = self._said.get(timeout=START_SECONDS)
+            if said.get("event") == event and fields.items() <= said.items():
+                return said
+
+    def _read_log(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            try:
-                said = json.loads(line)
-            except ValueError:
-                continue
-            if said.get("event") == "admin_listening":
-                self.address = f"http://localhost:{said['port']}"
-                listens.set()
+            with contextlib.suppress(ValueError):
+                self._said.put(json.loads(line))
 
     def kill(self) -> None:
         """End it at once."""

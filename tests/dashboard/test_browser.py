@@ -155,6 +155,7 @@ def test_a_paused_topic_waits_and_goes_on(visit, relay):
     page.get_by_label("Topic", exact=True).fill("parcels")
     page.get_by_role("button", name="Pause the topic").click()
     expect(page.get_by_role("alert")).to_be_visible()
+    relay.wait_for("operator_paused", topics=["held", "parcels"])
     relay.write(topic="parcels")
     relay.write(topic="witness")
     page.goto(relay.address + "/events?topic=witness&status=produced")
