@@ -58,7 +58,7 @@ class RelayProcess:
                 cwd=self.config.parent,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": ""},
+                env={**os.environ, "PYTHONPATH": "", "PYTHONFAULTHANDLER": "1"},
             )
 
     @property
@@ -84,11 +84,15 @@ class RelayProcess:
         self.running.send_signal(signal.SIGCONT)
 
     def stop(self) -> float:
-        """SIGTERM; how long it took to leave. The exit code must be 0."""
+        """SIGTERM once it listens; how long it took to leave. The exit code must be 0."""
+        deadline = time.monotonic() + 60
+        while not self.listens and self.running.poll() is None:
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.01)
         started = time.monotonic()
         self.running.send_signal(signal.SIGTERM)
         code = self.running.wait(timeout=60)
-        assert code == 0, self.log.read_text()[-3000:]
+        assert code == 0, f"exit code {code}:\n{self.log.read_text()[-3000:]}"
         return time.monotonic() - started
 
     def end(self) -> None:
