@@ -158,7 +158,7 @@ class _Bus(ABC):
         if waits or self._scopes.units is not None or self._chain:
             return run_blocking(self.dispatch(message))
         unit = current_unit_of_work()
-        with nullcontext() if unit is None else unit.lent_to_part():
+        with nullcontext() if unit is None else unit.lent(to_part=True):
             before = events_before(handler)
             result = handler.handle(message)
             if inspect.isawaitable(result):

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
-    AsyncExitStack,
     asynccontextmanager,
     contextmanager,
     nullcontext,
@@ -111,28 +110,32 @@ class Scopes:
 
     @asynccontextmanager
     async def _open_in_unit(self) -> AsyncIterator[Work]:
-        async with AsyncExitStack() as stack:
+        if self.units is None:
             unit = current_unit_of_work()
-            if self.units is not None:
-                unit = await stack.enter_async_context(self.units.begin())
-                stack.enter_context(unit.lent())
-            elif unit is not None:
-                stack.enter_context(unit.lent_to_part())
-            yield Work(await self._enter_scope(stack, unit), unit)
+            assert unit is not None
+            with unit.lent(to_part=True):
+                async with self._scope(unit) as container:
+                    yield Work(container, unit)
+            return
+        async with self.units.begin() as unit:
+            with unit.lent():
+                async with self._scope(unit) as container:
+                    yield Work(container, unit)
 
     @asynccontextmanager
     async def open_steps(self) -> AsyncIterator[Work]:
         """As `open`, but whoever opens it commits."""
-        async with AsyncExitStack() as stack:
-            unit = None
-            if self.units is not None:
-                unit = await stack.enter_async_context(self.units.open())
-            yield Work(await self._enter_scope(stack, unit), unit)
+        if self.units is None:
+            async with self._scope(None) as container:
+                yield Work(container, None)
+            return
+        async with self.units.open() as unit, self._scope(unit) as container:
+            yield Work(container, unit)
 
-    async def _enter_scope(self, stack: AsyncExitStack, unit: UnitOfWork | None) -> Container:
+    def _scope(self, unit: UnitOfWork | None) -> AbstractAsyncContextManager[Container]:
         if self.scoped is None:
-            return self.container
-        return await stack.enter_async_context(self.scoped.open_scope(_lent(unit)))
+            return nullcontext(self.container)
+        return self.scoped.open_scope(_NOTHING if unit is None else _lent(unit))
 
 
 class _WithoutUnit(AbstractAsyncContextManager[Work]):
@@ -164,9 +167,7 @@ class _WithoutUnit(AbstractAsyncContextManager[Work]):
             await self._work.call_later()
 
 
-def _lent(unit: UnitOfWork | None) -> Mapping[Any, Any]:
-    if unit is None:
-        return _NOTHING
+def _lent(unit: UnitOfWork) -> Mapping[Any, Any]:
     return {
         UnitOfWork: unit,
         AsyncSession: unit.session,

@@ -18,18 +18,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import SessionTransaction
 
 from outbox_relay.cqrs.errors import CommitRefused, RolledBack, UnitEnded
 from outbox_relay.cqrs.savepoints import Said
+from outbox_relay.cqrs.session_events import UNIT, listen
 from outbox_relay.events import UNSET, Unset
 from outbox_relay.outbox import Outbox, Payload
 from outbox_relay.outbox.encode import Key
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 Callback: TypeAlias = Callable[[], Awaitable[object] | object]
 SessionFactory: TypeAlias = Callable[[], AsyncSession]
 
-_UNIT: Final = "outbox_relay.unit_of_work"
 _current: ContextVar[UnitOfWork | None] = ContextVar("unit_of_work", default=None)
 
 
@@ -76,13 +75,14 @@ class UnitOfWork:
         self.is_open = True
         self.undone = 0
         """How often what was written was undone, and its session went on."""
-        self._guests = 0
+        self.guests = 0
+        """How many work in it who may not commit it."""
         self._callbacks = Said[Callback](session.sync_session)
         self._failures = Said[BaseException](session.sync_session)
         self.is_committing = False
         """Whether the commit that is under way is this unit's own."""
         self._is_over = self._is_rolling_back = False
-        session.sync_session.info[_UNIT] = self
+        session.sync_session.info[UNIT] = self
 
     async def add(
         self,
@@ -134,7 +134,7 @@ class UnitOfWork:
         commit raises nothing is called.
         """
         self._refuse_if("a commit", is_over=not self.is_open)
-        if self._guests:
+        if self.guests:
             raise CommitRefused(
                 "whoever began this unit of work commits it, together with its events: leave the "
                 "commit out"
@@ -184,32 +184,18 @@ class UnitOfWork:
         """What was begun did not come to its end: the whole can only be rolled back."""
         self._failures.add(error)
 
-    @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Whoever works in the block does not commit, and an error of his dooms the whole."""
-        self._guests += 1
-        try:
-            yield
-        except BaseException as error:
-            self.part_failed(error)
-            raise
-        finally:
-            self._guests -= 1
-
-    @contextmanager
-    def lent_to_part(self) -> Iterator[None]:
-        """As `lent`, to one who did not begin it: a rollback would undo what others have done too."""
-        undone = self.undone
-        with self.lent():
-            yield
-        if self.undone != undone:
-            self._failures.add(RolledBack(_UNDONE))
+    def lent(self, *, to_part: bool = False) -> Loan:
+        """
+        Whoever works in the block does not commit, and an error of his dooms the whole. *to_part*: he
+        did not begin it either, and a rollback of his would undo what others have done too.
+        """
+        return Loan(self, to_part)
 
     def transaction_ended(self) -> None:
         """The session's transaction has. If this unit did not end it, somebody else undid it."""
         if self.is_open and not self.is_committing and not self._is_rolling_back:
             self._forget_all()
-            if self._guests:
+            if self.guests:
                 self._failures.add(RolledBack(_UNDONE))
 
     def savepoint_undone(self, savepoint: SessionTransaction) -> None:
@@ -244,11 +230,42 @@ class UnitOfWork:
         if cancelled is not None:
             raise cancelled
 
-    def end(self) -> None:
-        """Nobody is called any more, and nobody may take part."""
+    async def close(self, error: BaseException | None = None) -> None:
+        """Nobody is called any more, and nobody may take part. What is not committed is undone."""
         self.is_open, self._is_over = False, True
         self._callbacks.clear()
-        self.session.sync_session.info.pop(_UNIT, None)
+        session = self.session
+        session.sync_session.info.pop(UNIT, None)
+        if error is not None:
+            # The session's own end is shielded: a cancelled task leaves no transaction behind.
+            await session.__aexit__(type(error), error, error.__traceback__)
+        elif session.in_transaction() or type(session).close is not AsyncSession.close:
+            await session.close()
+        else:
+            session.sync_session.close()  # committed: nothing is left to wait for
+
+
+class Loan:
+    """A unit of work in the hands of one who does not commit it."""
+
+    __slots__ = ("_to_part", "_undone", "_unit")
+
+    def __init__(self, unit: UnitOfWork, to_part: bool) -> None:
+        self._unit, self._to_part, self._undone = unit, to_part, unit.undone
+
+    def __enter__(self) -> UnitOfWork:
+        self._unit.guests += 1
+        return self._unit
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: object
+    ) -> None:
+        unit = self._unit
+        unit.guests -= 1
+        if error is not None:
+            unit.part_failed(error)
+        elif self._to_part and unit.undone != self._undone:
+            unit.part_failed(RolledBack(_UNDONE))
 
 
 async def _called(callback: Callback) -> None:
@@ -285,7 +302,7 @@ class UnitOfWorkFactory:
     ) -> None:
         self.sessions = sessions
         self.outbox = default_outbox() if outbox is None else outbox
-        _listen()
+        listen()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
@@ -296,36 +313,40 @@ class UnitOfWorkFactory:
         """
         outer = current_unit_of_work()
         if outer is not None and outer.outbox is self.outbox and outer.sessions == self.sessions:
-            with outer.lent_to_part():
+            with outer.lent(to_part=True):
                 yield outer
             return
-        async with self.open() as unit:
-            before = enter(unit)
-            try:
-                yield unit
-                await unit.finish()
-            finally:
-                leave(before)
+        unit = self._made()
+        before = enter(unit)
+        try:
+            yield unit
+            await unit.finish()
+        except BaseException as error:
+            leave(before)
+            await unit.close(error)
+            raise
+        leave(before)
+        await unit.close()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[UnitOfWork]:
         """A unit of work that the caller commits. Its end rolls back what was not committed."""
+        unit = self._made()
+        try:
+            yield unit
+        except BaseException as error:
+            await unit.close(error)
+            raise
+        await unit.close()
+
+    def _made(self) -> UnitOfWork:
         session = self.sessions()
         if not isinstance(session, AsyncSession):
             raise TypeError(
                 f"the session factory made a {type(session).__name__}: "
                 "it must make AsyncSessions, such as async_sessionmaker(engine)"
             )
-        unit = UnitOfWork(session, self.outbox, self.sessions)
-        try:
-            yield unit
-        except BaseException as error:
-            unit.end()
-            # The session's own end is shielded: a cancelled task leaves no transaction behind.
-            await session.__aexit__(type(error), error, error.__traceback__)
-            raise
-        unit.end()
-        await session.close()
+        return UnitOfWork(session, self.outbox, self.sessions)
 
     async def __call__(self) -> AsyncIterator[UnitOfWork]:
         """As `begin`, in the form of a FastAPI dependency."""
@@ -368,33 +389,3 @@ def leave(before: UnitOfWork | None) -> None:
     """Back to the unit of work from before `enter`."""
     # Not reset(token): a generator may be closed in another context than it was begun in.
     _current.set(before)
-
-
-def _listen() -> None:
-    if not event.contains(Session, "before_commit", _before_commit):
-        event.listen(Session, "before_commit", _before_commit)
-        event.listen(Session, "after_soft_rollback", _after_soft_rollback)
-        event.listen(Session, "after_transaction_end", _after_transaction_end)
-
-
-def _before_commit(session: Session) -> None:
-    unit = session.info.get(_UNIT)
-    # Also called when a SAVEPOINT is released, which commits nothing.
-    if unit is None or unit.is_committing or session.in_nested_transaction():
-        return
-    raise CommitRefused(
-        "this session belongs to a unit of work, which commits it together with its events: leave "
-        "the commit out; whoever began the unit may take `await unit.commit()`"
-    )
-
-
-def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
-    unit = session.info.get(_UNIT)
-    if unit is not None and transaction.nested:
-        unit.savepoint_undone(transaction)
-
-
-def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    unit = session.info.get(_UNIT)
-    if unit is not None and transaction.parent is None:
-        unit.transaction_ended()

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import event
@@ -30,16 +30,37 @@ from outbox_relay.errors import AddNotAwaited, WriteError
 from outbox_relay.outbox import hints
 from outbox_relay.wake import Sender
 
+_NOT_AWAITED: Final = (
+    "outbox.add(...) was not awaited, so nothing was committed: roll back, and write "
+    "`await outbox.add(...)`"
+)
+_FAILED: Final = (
+    "its INSERT failed in this transaction, so a commit would keep the state change without the "
+    "event: roll back; to go on after a failure, wrap the add in a SAVEPOINT (begin_nested) and roll "
+    "that back"
+)
+_QUEUED: Final = (
+    "it is queued in a repository and not written, so nothing was committed: roll back, and commit "
+    "with `await repository.commit(session)`"
+)
+
 
 @dataclass(slots=True, eq=False)
 class Note:
     """Why the transaction must not commit. Settled: awaited after all, or rolled back."""
 
     error: type[WriteError]
-    text: str
+    label: str
+    reason: str
     level: int
+    owner: ReferenceType[Session | Connection]
     session: ReferenceType[Session] | None
     is_settled: bool = False
+
+    @property
+    def text(self) -> str:
+        """Which event it is about, and what to do."""
+        return f"{self.label}: {self.reason}"
 
     def complaint(self) -> WriteError:
         """What the commit raises."""
@@ -55,36 +76,17 @@ _sessions_watched = False
 
 def expect_await(handle: Session | Connection, statement: Insert, label: str) -> Note:
     """Note that *handle* must not commit until the caller settles the note."""
-    return _note(
-        handle,
-        statement,
-        AddNotAwaited,
-        f"{label}: outbox.add(...) was not awaited, so nothing was committed: "
-        "roll back, and write `await outbox.add(...)`",
-    )
+    return _note(handle, statement, AddNotAwaited, label, _NOT_AWAITED)
 
 
 def note_failure(handle: Session | Connection, statement: Insert, label: str) -> None:
     """Note that *handle* must not commit before a rollback: the INSERT has failed."""
-    _note(
-        handle,
-        statement,
-        WriteError,
-        f"{label}: its INSERT failed in this transaction, so a commit would keep the state "
-        "change without the event: roll back; to go on after a failure, wrap the add in a "
-        "SAVEPOINT (begin_nested) and roll that back",
-    )
+    _note(handle, statement, WriteError, label, _FAILED)
 
 
 def expect_own_commit(handle: Session, statement: Insert, label: str) -> Note:
     """Note that *handle* must not commit by itself: the event is queued and not yet written."""
-    return _note(
-        handle,
-        statement,
-        WriteError,
-        f"{label}: it is queued in a repository and not written, so nothing was committed: "
-        "roll back, and commit with `await repository.commit(session)`",
-    )
+    return _note(handle, statement, WriteError, label, _QUEUED)
 
 
 def fulfil(notes: Collection[Note]) -> None:
@@ -96,7 +98,13 @@ def settle(note: Note) -> None:
     """The add is being awaited. Raises AddNotAwaited if its transaction was rolled back."""
     if note.is_settled:
         raise AddNotAwaited(f"{note.text} (it was awaited only after its transaction had ended)")
-    _settle(lambda _, other: other is note)
+    with _lock:
+        owner = note.owner()
+        if owner is not None and note in (notes := _notes.get(owner, [])):
+            note.is_settled = True
+            notes.remove(note)
+            if not notes:
+                del _notes[owner]
 
 
 def connection_or_engine(handle: Session | Connection, statement: Insert) -> Connection | Engine:
@@ -114,7 +122,11 @@ def tell_after_commit(connection: Connection, sender: Sender) -> None:
 
 
 def _note(
-    handle: Session | Connection, statement: Insert, error: type[WriteError], text: str
+    handle: Session | Connection,
+    statement: Insert,
+    error: type[WriteError],
+    label: str,
+    reason: str,
 ) -> Note:
     if isinstance(handle, Session):
         bind, session = handle.get_bind(clause=statement), ref(handle)
@@ -123,7 +135,7 @@ def _note(
         bind, session, owner = handle, None, handle
     _watch(bind.engine)
     level = _savepoint_number(owner) if isinstance(owner, Connection) else _depth_now(owner)
-    note = Note(error, text, level, session)
+    note = Note(error, label, reason, level, ref(owner), session)
     with _lock:
         _notes.setdefault(owner, []).append(note)
     return note

@@ -423,3 +423,24 @@ async def test_the_connection_goes_back_whatever_a_callback_does(shop: World) ->
         unit.after_commit(read)
 
     assert out == []
+
+
+async def test_the_session_is_closed_by_its_own_close(shop: World) -> None:
+    """
+    An application's session may have something to do there; and what it loaded is let go.
+    """
+    closed: list[str] = []
+
+    class OwnSession(AsyncSession):
+        async def close(self) -> None:
+            closed.append("own")
+            await super().close()
+
+    units = cqrs.UnitOfWorkFactory(async_sessionmaker(shop.engine, class_=OwnSession))
+    async with units.begin() as own:
+        own.session.add(Account(owner="ann"))
+    async with shop.units.begin() as plain:
+        plain.session.add(Account(owner="bob"))
+
+    assert closed == ["own"]
+    assert list(own.session.identity_map) == list(plain.session.identity_map) == []
