@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,89 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from outbox_relay import DomainEvent, uuid7
-from outbox_relay.consumer import ConsumedRecord, Delivery, Envelope, Inbox
+from outbox_relay.consumer import ConsumedRecord, Inbox
 from outbox_relay.errors import AutocommitHandle
-from tests.contract.write_side import HANDLES, begin_for_real, settled
+from tests.contract.billing import INVOICES, NOON, Billing, record
+from tests.contract.write_side import HANDLES, settled
 from tests.services.database import Database
-
-METADATA = sa.MetaData()
-INVOICES = sa.Table(
-    "invoices",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("tag", sa.String(40), nullable=False),
-)
-
-
-@pytest.fixture(params=("mariadb", "mysql", "postgresql", "sqlite"))
-def database(request: pytest.FixtureRequest) -> Database:
-    """An empty database of each kind."""
-    found: Database = request.getfixturevalue(f"{request.param}_database")
-    return found
-
-
-@dataclass
-class Billing:
-    """A consuming service: its engine, its inbox, and the table that its handler writes to."""
-
-    database: Database
-    engine: sa.Engine
-    inbox: Inbox
-
-    def handle(self, session: Any, record: ConsumedRecord, tag: str = "x") -> bool:
-        if not self.inbox.first_time(session, record):
-            return False
-        session.execute(sa.insert(INVOICES).values(tag=tag))
-        return True
-
-    def transaction(self, record: ConsumedRecord, tag: str = "x") -> bool:
-        with Session(self.engine) as session, session.begin():
-            return self.handle(session, record, tag)
-
-    def tags(self) -> list[str]:
-        with self.engine.connect() as connection:
-            return list(connection.scalars(sa.select(INVOICES.c.tag).order_by(INVOICES.c.id)))
-
-    def remembered(self) -> int:
-        with self.engine.connect() as connection:
-            count = sa.select(sa.func.count()).select_from(self.inbox.tables.inbox)
-            return connection.execute(count).scalar_one()
-
-
-@pytest.fixture
-def billing(database: Database) -> Iterator[Billing]:
-    """The service, with its tables."""
-    engine = sa.create_engine(database.sync_url)
-    if engine.dialect.name == "sqlite":
-        begin_for_real(engine)
-    inbox = Inbox("billing", reject_stale=True)
-    inbox.create(engine)
-    METADATA.create_all(engine)
-    yield Billing(database, engine, inbox)
-    engine.dispose()
-
-
-def record(
-    *,
-    event_id: uuid.UUID | None = None,
-    sequence: int | None = None,
-    at: datetime | None = None,
-    key: bytes | None = b"k",
-    topic: str = "orders",
-    source: str = "/shop",
-) -> ConsumedRecord:
-    """An event as it was consumed."""
-    return ConsumedRecord(
-        delivery=Delivery(topic=topic, partition=0, offset=0, key=key, value=b"{}"),
-        envelope=Envelope.CLOUDEVENTS_BINARY,
-        event_id=event_id or uuid7(),
-        event_name="order.placed",
-        sequence=sequence,
-        time=at,
-        source=source,
-        content=b"{}",
-    )
 
 
 def test_an_event_is_handled_once(billing: Billing) -> None:
@@ -252,73 +172,6 @@ def test_a_duplicate_leaves_the_transaction_usable(billing: Billing) -> None:
         session.execute(sa.insert(INVOICES).values(tag="after"))
 
     assert billing.tags() == ["x", "after"]
-
-
-NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-
-
-def test_an_older_event_of_a_key_is_rejected(billing: Billing) -> None:
-    """
-    By outbox-seq, within one source, topic and key: each of the others has a latest of its own.
-    """
-
-    def comes(sequence: int, **where: Any) -> bool:
-        at = NOON + timedelta(seconds=sequence)
-        return billing.transaction(record(sequence=sequence, at=at, **where))
-
-    assert [comes(5), comes(7), comes(6), comes(8)] == [True, True, False, True]
-    assert [comes(1, key=b"other"), comes(1, topic="t")] == [True] * 2
-    assert comes(1, source="/another")
-    assert billing.inbox.stale == 1
-
-
-def test_events_without_a_key_have_no_order_to_be_late_in(billing: Billing) -> None:
-    """
-    They are spread over the partitions, so a lower number may come later: to reject it would lose it.
-    """
-    seen = [billing.transaction(record(sequence=n, at=NOON, key=None)) for n in (9, 3, 5)]
-
-    assert seen == [True] * 3
-    assert billing.inbox.stale == 0
-
-
-def test_where_late_events_are_rejected_the_event_alone_is_refused(billing: Billing) -> None:
-    """
-    It has no number: handled in silence, an older one would replace a newer one.
-    """
-    with Session(billing.engine) as session, pytest.raises(TypeError, match="needs the record"):
-        billing.inbox.first_time(session, DomainEvent())
-
-
-def test_a_rejected_event_leaves_no_trace_when_it_is_rolled_back(billing: Billing) -> None:
-    """
-    The latest event of a key is part of the transaction, like everything else.
-    """
-    with Session(billing.engine) as session:
-        billing.handle(session, record(sequence=9, at=NOON))
-        session.rollback()
-
-    assert billing.transaction(record(sequence=8, at=NOON))
-
-
-def test_an_outbox_that_gives_its_numbers_again_loses_no_effect(billing: Billing) -> None:
-    """
-    After a restore the numbers begin below; the events' times do not. They are handled, and order
-    holds among them from then on.
-    """
-    later = NOON + timedelta(hours=1)
-    assert billing.transaction(record(sequence=1000, at=NOON))
-    assert billing.transaction(record(sequence=10, at=later))
-    assert not billing.transaction(record(sequence=9, at=NOON))
-    assert billing.transaction(record(sequence=11, at=later))
-
-
-def test_an_event_without_a_number_is_never_stale(billing: Billing) -> None:
-    """
-    Other producers send no outbox-seq.
-    """
-    assert billing.transaction(record(sequence=5, at=NOON))
-    assert billing.transaction(record(sequence=None))
 
 
 @pytest.mark.parametrize("concurrent", [1, 2])

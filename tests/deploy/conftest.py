@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.deploy.chart import HELM
 from tests.deploy.image import Container, Image
 from tests.services.process import MissingPartError
 
@@ -45,6 +47,13 @@ def start_container(image: Image, tmp_path: Path) -> Iterator[Callable[..., Cont
     yield start
     for container in started:
         container.end()
+
+
+@pytest.fixture
+def helm_installed() -> None:
+    """The test needs Helm."""
+    if not HELM.exists() and shutil.which("helm") is None:
+        pytest.skip("helm is not installed; run: python -m tests.deploy.install")
 
 
 def fetch(url: str, *, seconds: float = 30) -> str:

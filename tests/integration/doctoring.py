@@ -10,9 +10,10 @@ import shlex
 import subprocess
 import sys
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
@@ -25,6 +26,8 @@ from tests.integration.command import environment
 
 PASSWORD = "its-password"
 NOWHERE = "127.0.0.1:1"
+MYSQLS = ("mariadb", "mysql")
+SERVERS = (*MYSQLS, "postgresql")
 GRANTS = {
     "outbox": "SELECT, UPDATE, DELETE",
     "outbox_lease": "SELECT, UPDATE",
@@ -58,6 +61,13 @@ class Site:
         self.root(
             *(f"GRANT {names} ON {begin}{table} TO {self.who}" for table, names in GRANTS.items())
         )
+
+    def forget_user(self) -> None:
+        """It belongs to the whole server, which other tests use too."""
+        if self.is_postgresql:
+            self.root(f"DROP OWNED BY {self.user}", f"DROP ROLE {self.user}")
+        else:
+            self.root(f"DROP USER {self.who}")
 
     @property
     def url(self) -> str:
@@ -144,3 +154,57 @@ async def planted(
     assert all(finding.commands for finding in found.findings)
     assert after.codes == frozenset()
     return found
+
+
+@pytest.fixture(scope="module")
+def sites() -> Iterator[dict[str, Site]]:
+    """One for each kind of server; a fault that is mended leaves it as it was."""
+    made: dict[str, Site] = {}
+    yield made
+    for site in made.values():
+        site.forget_user()
+
+
+@pytest.fixture
+async def site(request: pytest.FixtureRequest, sites: dict[str, Site]) -> Site:
+    """That of the server which `on` names; nothing is found of it."""
+    kind = request.param
+    if kind not in sites:
+        sites[kind] = Site(kind, request.getfixturevalue(kind))
+        assert (await sites[kind].doctor()).codes == frozenset()
+    return sites[kind]
+
+
+def on(*kinds: str) -> Any:
+    """The test runs on each of these servers."""
+    return pytest.mark.parametrize("site", kinds, indirect=True)
+
+
+def globals_of(site: Site, *names: str) -> list[str]:
+    """The statements that set them back: what mends a fault is not what was there before."""
+    chosen = ", ".join(f"@@GLOBAL.{name}" for name in names)
+    with site.connection() as root, root.cursor() as cursor:
+        cursor.execute(f"SELECT {chosen}")
+        (values,) = cursor.fetchall()
+    return [f"SET GLOBAL {name} = {value!r}" for name, value in zip(names, values, strict=True)]
+
+
+@pytest.fixture
+def as_before(site: Site) -> Iterator[None]:
+    """Other tests use these servers too."""
+    if site.is_postgresql:
+        yield
+        return
+    isolation = "tx_isolation" if site.kind == "mariadb" else "transaction_isolation"
+    names = ("sync_binlog", "innodb_flush_log_at_trx_commit", "binlog_format", "wait_timeout")
+    back = globals_of(
+        site,
+        *names,
+        "binlog_row_image",
+        "max_allowed_packet",
+        "sql_mode",
+        "max_connections",
+        isolation,
+    )
+    yield
+    site.root(*back)

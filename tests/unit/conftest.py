@@ -88,3 +88,14 @@ async def start(clock, store, broker) -> AsyncIterator[Callable[..., Running]]:
     for running in started:
         running.task.cancel()
     await asyncio.gather(*(running.task for running in started), return_exceptions=True)
+
+
+@pytest.fixture
+def crowd(start):
+    """Starts relays by name, four of which may be active."""
+
+    def start_(*names: str, **options):
+        options = {"max_active_relays": 4} | options
+        return [start(owner=name, **options) for name in names]
+
+    return start_

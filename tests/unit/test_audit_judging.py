@@ -5,182 +5,36 @@ The verdicts of an audit, against an oracle that knows what happened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from outbox_relay.audit import workfile
 from outbox_relay.audit.plan import EVER, Plan, from_offsets
-from outbox_relay.audit.ports import Batch, Part, RecordsRemoved, Span, State, TableRow
-from outbox_relay.audit.reading import Pace, begin_seen
+from outbox_relay.audit.ports import Batch, Part, Span
+from outbox_relay.audit.reading import begin_seen
 from outbox_relay.audit.records import Flag, told
-from outbox_relay.audit.report import Report
-from outbox_relay.audit.run import audit
-from outbox_relay.audit.workfile import WorkFile
-from outbox_relay.errors import AuditError, StoreUnavailable
 from outbox_relay.relay.partitioning import KeyPartitions
 from outbox_relay.schema import Status
-
-PARTITIONS = 2
-SECOND = 1_000_000
-DAY = 86_400 * SECOND
-START = 1_700_000_000 * SECOND
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Hundreds of work files, none of which has to outlive a power cut."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workfile, "SETTINGS", ("PRAGMA synchronous = OFF", *quick_settings()))
-        yield
-
-
-def quick_settings() -> list[str]:
-    """Those of the work file, but for that one."""
-    return [setting for setting in workfile.SETTINGS if "synchronous" not in setting]
-
-
-def event_of(number: int) -> bytes:
-    return UUID(int=number, version=4).bytes
-
-
-@dataclass
-class Message:
-    """A record of the relay."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-    timestamp_type: int = 0
-
-
-@dataclass
-class MemoryTable:
-    """The table as an audit asks for it; `now_rows` is what a second look finds."""
-
-    rows: list[TableRow]
-    now_rows: list[TableRow] | None = None
-
-    async def check(self) -> None: ...
-
-    async def last_id(self) -> int:
-        return max((row.id for row in self.rows), default=0)
-
-    async def now(self) -> int:
-        return START + DAY
-
-    async def id_before(self, instant: int) -> int:
-        return 0
-
-    async def read(self, after_id: int, upto_id: int, limit: int) -> Sequence[TableRow]:
-        return [row for row in self.rows if after_id < row.id <= upto_id][:limit]
-
-    async def states(self, ids: Sequence[int]) -> Sequence[State]:
-        rows = self.rows if self.now_rows is None else self.now_rows
-        return [State(r.id, r.event, r.topic, r.status) for r in rows if r.id in ids]
-
-    async def close(self) -> None: ...
-
-
-@dataclass
-class MemoryTopics:
-    """Partitions of one topic; what is in front of `lows` is gone."""
-
-    logs: list[list[Message]]
-    lows: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
-    compacts: bool = False
-    positions: dict[Part, int] = field(default_factory=dict)
-    batch: int = 3
-
-    async def start(self) -> None: ...
-
-    async def existing(self, topics: Sequence[str]) -> frozenset[str]:
-        return frozenset({"orders"})
-
-    async def compacted(self, topics: Sequence[str]) -> dict[str, bool]:
-        return {"orders": self.compacts}
-
-    async def spans(self, topics: Sequence[str]) -> dict[Part, Span]:
-        return {
-            ("orders", number): Span(self.lows[number], len(log))
-            for number, log in enumerate(self.logs)
-        }
-
-    async def offsets_at(self, parts: Sequence[Part], instant: int) -> dict[Part, int | None]:
-        return {
-            part: next(
-                (m.offset for m in self.logs[part[1]] if m.timestamp * 1000 >= instant), None
-            )
-            for part in parts
-        }
-
-    def begin(self, positions: dict[Part, int]) -> None:
-        self.positions = dict(positions)
-
-    def leave(self, part: Part) -> None:
-        del self.positions[part]
-
-    async def fetch(self) -> Sequence[Batch]:
-        gone = [part for part, at in self.positions.items() if at < self.lows[part[1]]]
-        if gone:
-            raise RecordsRemoved(gone)
-        found = []
-        for part, at in self.positions.items():
-            messages = self.logs[part[1]][at : at + self.batch]
-            self.positions[part] = at + len(messages)
-            found.append(Batch(part, messages, at + len(messages)))
-        return found
-
-    async def close(self) -> None: ...
-
-
-class Quiet:
-    """Nobody looks."""
-
-    def phase(self, name: str, *, done: int, total: int) -> None: ...
-
-    def advance(self, more: int) -> None: ...
-
-    def check(self) -> None: ...
-
-
-def message_of(number: int, key: bytes, partition: int, offset: int, **more: Any) -> Message:
-    headers = [
-        ("ce_id", str(UUID(bytes=more.get("event", event_of(number)))).encode()),
-        ("outbox-seq", str(number).encode()),
-        *[(name, b"2026-01-01T00:00:00Z") for name in more.get("names", ())],
-    ]
-    created = more.get("created", START + number * SECOND)
-    return Message("orders", partition, offset, created // 1000, key, b"{}", headers)
-
-
-def row_of(number: int, key: bytes, status: Status = Status.PRODUCED, codec: int = 0) -> TableRow:
-    created = START + number * SECOND
-    published = created + SECOND // 2 if status is Status.PRODUCED else None
-    return TableRow(number, event_of(number), "orders", key, status, created, published, codec)
-
-
-def run(path: Path, table: MemoryTable, topics: MemoryTopics, plan: Plan | None = None) -> Report:
-    path.unlink(missing_ok=True)
-    chosen = plan or Plan(asked={}, settle_seconds=0.0)
-    return asyncio.run(
-        audit(chosen, path=path, table=table, topics=topics, progress=Quiet(), most=1000)
-    )
-
-
-def ids(report: Report, kind: str) -> list[int]:
-    return [finding["outbox_seq"] for finding in report.findings[kind]]
-
+from tests.unit.auditing import (
+    DAY,
+    PARTITIONS,
+    SECOND,
+    START,
+    MemoryTable,
+    MemoryTopics,
+    Message,
+    event_of,
+    ids,
+    in_partitions,
+    message_of,
+    no_waiting_for_the_disk,  # noqa: F401 - no test waits
+    row_of,
+    run,
+)
 
 FATES = ("sound", "sound", "sound", "lost", "twice", "late", "requeued", "pending", "dead", "unmarked", "vanished", "replayed", "in flight")  # fmt: skip
 
@@ -264,15 +118,6 @@ def turned_round(log: list[tuple[int, bytes, tuple[str, ...]]], *, ghosts: set[i
             found.append(number)
         highest[key] = max(number, highest.get(key, 0))
     return sorted(found)
-
-
-def in_partitions(log: list[tuple[int, bytes, tuple[str, ...]]]) -> list[list[Message]]:
-    logs: list[list[Message]] = [[] for _ in range(PARTITIONS)]
-    places = KeyPartitions(PARTITIONS)
-    for number, key, names in log:
-        place = places[key]
-        logs[place].append(message_of(number, key, place, len(logs[place]), names=names))
-    return logs
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -472,120 +317,6 @@ def test_compaction_explains_only_what_it_may_remove(later: str, tmp_path: Path)
     )
 
     assert ids(report, "loss") == ([1, 2] if later == "nothing" else [])
-
-
-def test_a_killed_audit_goes_on_where_it_was(tmp_path: Path) -> None:
-    """
-    Whatever ended it: what was read is not read again, and the findings are the same.
-    """
-    rows = [row_of(number, b"key") for number in range(1, 21)]
-    logs = in_partitions([(number, b"key", ()) for number in range(1, 21) if number != 7])
-    path, plan = tmp_path / "audit.db", Plan(asked={"since": "2h"}, settle_seconds=0.0)
-    broken = MemoryTopics(logs)
-
-    async def fail() -> Sequence[Batch]:
-        raise AuditError("kafka is away")
-
-    broken.fetch = fail  # type: ignore[method-assign]
-    with pytest.raises(AuditError):
-        asyncio.run(
-            audit(plan, path=path, table=MemoryTable(rows), topics=broken, progress=Quiet())
-        )
-    unreadable = MemoryTable([])
-
-    report = asyncio.run(
-        audit(plan, path=path, table=unreadable, topics=MemoryTopics(logs), progress=Quiet())
-    )
-
-    assert ids(report, "loss") == [7]
-
-
-def test_an_audit_that_ended_is_begun_anew(tmp_path: Path) -> None:
-    """
-    Its file is of no other use: the next audit empties it, whatever that asks for.
-    """
-    path, logs = tmp_path / "audit.db", in_partitions([(1, b"key", ())])
-    found = []
-    for topics, rows in (
-        ((), [row_of(1, b"key")]),
-        (("orders",), [row_of(1, b"key"), row_of(2, b"key")]),
-    ):
-        plan = Plan(asked={"topics": list(topics)}, topics=topics, settle_seconds=0.0)
-        work = audit(
-            plan, path=path, table=MemoryTable(rows), topics=MemoryTopics(logs), progress=Quiet()
-        )
-        found.append(ids(asyncio.run(work), "loss"))
-
-    assert found == [[], [2]]
-    assert path.stat().st_mode & 0o077 == 0
-
-
-def test_a_connection_that_ended_while_it_was_idle(tmp_path: Path) -> None:
-    """
-    MariaDB ends one after two minutes: the next attempt finds the table again.
-    """
-    rows = [row_of(1, b"key"), row_of(2, b"key", Status.PENDING)]
-    table = MemoryTable(rows, [row_of(1, b"key"), row_of(2, b"key")])
-    answers, ended = table.states, [StoreUnavailable("gone away")]
-
-    async def states(ids: Sequence[int]) -> Sequence[State]:
-        if ended:
-            raise ended.pop()
-        return await answers(ids)
-
-    table.states = states  # type: ignore[method-assign]
-    logs = in_partitions([(1, b"key", ()), (2, b"key", ())])
-
-    assert run(tmp_path / "audit.db", table, MemoryTopics(logs)).is_clean()
-    assert not ended
-
-
-def test_a_work_file_belongs_to_one_audit(tmp_path: Path) -> None:
-    """
-    Another audit, another program's database, and a text are refused with what to do.
-    """
-    path = tmp_path / "audit.db"
-    WorkFile.begin_or_go_on(path, Plan(asked={"since": "2h"})).close()
-    (tmp_path / "text").write_text("a letter to somebody, longer than a header\n" * 50)
-
-    with pytest.raises(AuditError, match="another audit that did not end"):
-        WorkFile.begin_or_go_on(path, Plan(asked={"since": "3h"}))
-    with pytest.raises(AuditError, match="no work file"):
-        WorkFile.begin_or_go_on(tmp_path / "text", Plan(asked={}))
-    with pytest.raises(AuditError, match="cannot be opened"):
-        WorkFile.begin_or_go_on(tmp_path / "absent" / "file", Plan(asked={}))
-    first = WorkFile.begin_or_go_on(path, Plan(asked={"since": "2h"}))
-    with pytest.raises(AuditError, match="another audit works with it"):
-        WorkFile.begin_or_go_on(path, Plan(asked={"since": "2h"}))
-    first.close()
-
-
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    """
-    With what to do; what was committed stays.
-    """
-    file = WorkFile.begin_or_go_on(tmp_path / "audit.db", Plan(asked={}))
-    file.run("PRAGMA max_page_count = 12")
-
-    with pytest.raises(AuditError, match="make room"), file.transaction():
-        file.add("audited_rows", [(n, b"e" * 500, 0, None, 1, 1, 1, 0) for n in range(5000)])
-
-    assert file.number("SELECT count(*) FROM audited_rows") == 0
-    file.close()
-
-
-def test_a_slow_statement_makes_the_next_one_smaller() -> None:
-    """
-    And fast ones make it larger again, up to a bound.
-    """
-    pace = Pace(None)
-    pace.took(1.0)
-    small = pace.rows
-    for _ in range(10):
-        pace.took(0.001)
-
-    assert (small, pace.rows) == (500, 5000)
-    assert Pace(100).rows == 100
 
 
 @pytest.mark.parametrize(
