@@ -11,7 +11,7 @@ from typing import Final
 from outbox_relay.compression import inflate
 from outbox_relay.schema import MAX_PAYLOAD_BYTES, Codec
 
-_AGO: Final = re.compile(r"(\d{1,6})([smhd])")
+_AGE: Final = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -47,6 +47,19 @@ def typed_key(text: str) -> bytes:
         raise ValueError("after 0x comes an even number of hexadecimal digits") from None
 
 
+def typed_seconds(text: str, *, most_digits: int = 9) -> int | None:
+    """
+    The seconds of an age such as 90m, 2h or 3d; None if it is none.
+
+    >>> typed_seconds("2h"), typed_seconds("2 hours")
+    (7200, None)
+    """
+    age = _AGE.fullmatch(text)
+    if age is None or len(age[1]) > most_digits:
+        return None
+    return int(age[1]) * _SECONDS[age[2]]
+
+
 def typed_instant(text: str, *, now: datetime) -> datetime:
     """
     The time that *text* names, UTC without a zone, as the tables have it. Raises ValueError.
@@ -56,8 +69,10 @@ def typed_instant(text: str, *, now: datetime) -> datetime:
     >>> typed_instant("2026-11-22T03:00+02:00", now=datetime.now(UTC))
     datetime.datetime(2026, 11, 22, 1, 0)
     """
-    if ago := _AGO.fullmatch(text):
-        found = now - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+    # A number of more digits is a time before all time.
+    ago = typed_seconds(text, most_digits=6)
+    if ago is not None:
+        found = now - timedelta(seconds=ago)
     else:
         try:
             found = datetime.fromisoformat(text)

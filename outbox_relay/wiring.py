@@ -277,15 +277,18 @@ def build_dashboard(
     """The dashboard beside *producer*; None where it is switched off."""
     if not config.admin.enabled:
         return None
+    from outbox_relay.admin.desk import Desk  # noqa: PLC0415
     from outbox_relay.admin.server import Dashboard  # noqa: PLC0415
     from outbox_relay.doctor import examine  # noqa: PLC0415
+    from outbox_relay.operations import Access  # noqa: PLC0415
 
-    return Dashboard(
+    desk = Desk(
         config.admin,
-        database=config.database,
+        access=Access(config.database),
         letters=build_dead_letters(config.database),
         observer=observer,
         owner=producer.owner,
         examine=lambda: examine(config),
         retention_seconds=config.relay.retention_seconds,
     )
+    return Dashboard(desk)

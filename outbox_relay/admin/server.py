@@ -6,45 +6,21 @@ import asyncio
 from contextlib import suppress
 
 from outbox_relay.admin.app import build_admin
-from outbox_relay.admin.desk import Desk, Examine
-from outbox_relay.admin.options import AdminOptions
+from outbox_relay.admin.desk import Desk
 from outbox_relay.http.server import HttpServer, listen
-from outbox_relay.metrics import MetricsObserver
-from outbox_relay.operations import Access
-from outbox_relay.relay.dead_letters import DeadLetters
-from outbox_relay.store.options import DatabaseOptions
 
 CLOSE_SECONDS = 0.5
 
 
 class Dashboard:
     """
-    Takes its address when it is made. Raises ConfigError if that is not possible, or the token cannot be
+    Serves the pages of *desk*, which it closes. Takes its address when it is made: raises ConfigError if that is not possible, or the token cannot be
     used.
     """
 
-    def __init__(
-        self,
-        options: AdminOptions,
-        *,
-        database: DatabaseOptions,
-        letters: DeadLetters,
-        observer: MetricsObserver,
-        owner: str,
-        examine: Examine,
-        retention_seconds: float | None,
-    ) -> None:
-        self._desk = Desk(
-            options,
-            access=Access(database),
-            letters=letters,
-            observer=observer,
-            owner=owner,
-            examine=examine,
-            retention_seconds=retention_seconds,
-        )
-        app = build_admin(self._desk)
-        self._server = HttpServer(app, listen(options, section="admin"))
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._server = HttpServer(build_admin(desk), listen(desk.options, section="admin"))
         self._watch: asyncio.Task[None] | None = None
 
     @property

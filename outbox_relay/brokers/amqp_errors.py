@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiormq.exceptions import ChannelPreconditionFailed, DeliveryError, PublishError
 
 from outbox_relay.brokers.amqp_codes import CLASSES
-from outbox_relay.relay.known import Known, Meaning, by_code, label_of, of_the_system
+from outbox_relay.relay.known import Known, Meaning, by_code, fault_of, label_of, of_the_system
 from outbox_relay.relay.outcomes import (
     Acked,
     FailureKind,
@@ -17,7 +17,6 @@ from outbox_relay.relay.outcomes import (
 )
 
 _CLASSES = by_code(CLASSES)
-_FAULTS = {Meaning.PAUSE_TOPIC: Fault.TOPIC, Meaning.PAUSE_ALL: Fault.BROKER}
 _KINDS = {
     "ChannelAccessRefused": FailureKind.AUTH,
     "AuthenticationError": FailureKind.AUTH,
@@ -69,7 +68,7 @@ def outcome_of(error: BaseException, *, unroutable: str = "reject") -> Outcome:
             return Rejected(reason=RejectReason.UNROUTABLE, detail=detail)
         return Unknown(fault=Fault.TOPIC, detail=detail)
     return Unknown(
-        fault=_FAULTS.get(row.meaning, Fault.PARTITION),
+        fault=fault_of(row),
         detail=detail,
         kind=_KINDS.get(str(row.code), FailureKind.UNKNOWN),
     )

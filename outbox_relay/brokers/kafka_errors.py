@@ -6,7 +6,7 @@ from aiokafka import errors as kafka
 from aiokafka.errors import BrokerResponseError, KafkaError
 
 from outbox_relay.brokers.kafka_codes import ANSWERS, CLASSES, STORED_NOWHERE
-from outbox_relay.relay.known import Known, Meaning, by_code, label_of, of_the_system
+from outbox_relay.relay.known import Known, Meaning, by_code, fault_of, label_of, of_the_system
 from outbox_relay.relay.outcomes import (
     Acked,
     FailureKind,
@@ -19,11 +19,6 @@ from outbox_relay.relay.outcomes import (
 
 _CODES = by_code(ANSWERS)
 _CLASSES = by_code(CLASSES)
-
-_FAULTS = {
-    Meaning.PAUSE_TOPIC: Fault.TOPIC,
-    Meaning.PAUSE_ALL: Fault.BROKER,
-}
 
 _TOO_LARGE = frozenset({10, 18, "RecordTooLargeError"})
 
@@ -116,7 +111,7 @@ def outcome_of(error: BaseException) -> Outcome:
         reason = RejectReason.TOO_LARGE if too_large else RejectReason.INVALID_RECORD
         return Rejected(reason=reason, detail=detail)
     return Unknown(
-        fault=_FAULTS.get(row.meaning, Fault.PARTITION),
+        fault=fault_of(row),
         detail=detail,
         kind=_KINDS.get(row.code, FailureKind.UNKNOWN),
     )

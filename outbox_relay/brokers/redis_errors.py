@@ -5,12 +5,11 @@ from __future__ import annotations
 from redis.exceptions import ResponseError
 
 from outbox_relay.brokers.redis_codes import ANSWERS, CLASSES
-from outbox_relay.relay.known import Known, Meaning, by_code, label_of, of_the_system
+from outbox_relay.relay.known import Known, Meaning, by_code, fault_of, label_of, of_the_system
 from outbox_relay.relay.outcomes import FailureKind, Fault, Outcome, Rejected, RejectReason, Unknown
 
 _ANSWERS = by_code(ANSWERS)
 _CLASSES = by_code(CLASSES)
-_FAULTS = {Meaning.PAUSE_TOPIC: Fault.TOPIC, Meaning.PAUSE_ALL: Fault.BROKER}
 _KINDS = {
     "NOPERM": FailureKind.AUTH,
     "NOAUTH": FailureKind.AUTH,
@@ -81,7 +80,7 @@ def outcome_of(error: BaseException) -> Outcome:
     if row.meaning is Meaning.REJECTED:
         return Rejected(reason=RejectReason.UNREADABLE, detail=type(error).__name__)
     return Unknown(
-        fault=_FAULTS.get(row.meaning, Fault.PARTITION),
+        fault=fault_of(row),
         detail=detail,
         kind=_KINDS.get(str(row.code), FailureKind.UNKNOWN),
     )

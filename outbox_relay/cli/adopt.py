@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outbox_relay.cli import dead_letter_view as view
-from outbox_relay.cli.dead_letter_options import (
-    DryRunOption,
-    FromIdOption,
-    JsonOption,
-    RateOption,
-    ToIdOption,
-    TopicOption,
-    YesOption,
-)
+from outbox_relay.cli.dead_letter_options import RateOption
 from outbox_relay.cli.dead_letter_work import Pace, progress_bar
 from outbox_relay.cli.dead_letters import carry_out_requeue
 from outbox_relay.cli.exits import Exit, errors_as_exits, fail, require_driver
-from outbox_relay.cli.options import ConfigOption, SetOption, load
+from outbox_relay.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    FromIdOption,
+    JsonOption,
+    SetOption,
+    ToIdOption,
+    TopicOption,
+    YesOption,
+    load,
+)
 from outbox_relay.python_cqrs import ABANDONED
 from outbox_relay.relay.dead_letters import Selection
 

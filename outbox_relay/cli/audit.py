@@ -14,9 +14,8 @@ import typer
 from sqlalchemy.engine import make_url
 
 from outbox_relay.audit.plan import EVER, KINDS, Plan, from_offsets
-from outbox_relay.cli.dead_letter_options import instant
 from outbox_relay.cli.exits import SIGNALLED, Exit, errors_as_exits, fail, require_driver
-from outbox_relay.cli.options import ConfigOption, SetOption, load
+from outbox_relay.cli.options import ConfigOption, JsonOption, SetOption, instant, load
 from outbox_relay.errors import AuditError, ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -88,7 +87,6 @@ SettleOption = Annotated[
         help="How late a mark, or a replica, may be before an event counts as a ghost.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
 
 
 def audit(

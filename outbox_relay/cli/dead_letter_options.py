@@ -1,4 +1,4 @@
-"""Which dead letters: the options that the verbs of `dead-letters` share."""
+"""Which dead letters: the options that the verbs of `dead-letters` alone share."""
 
 from __future__ import annotations
 
@@ -9,24 +9,11 @@ from typing import Annotated
 import typer
 
 from outbox_relay.cli.exits import Exit, fail
+from outbox_relay.cli.options import instant, key_bytes
 from outbox_relay.relay.dead_letters import Selection
-from outbox_relay.shown import typed_instant, typed_key
 
 IdOption = Annotated[
     list[int] | None, typer.Option("--id", metavar="ID", help="This row. May be repeated.")
-]
-FromIdOption = Annotated[
-    int | None, typer.Option("--from-id", metavar="ID", min=0, help="This row and later ones.")
-]
-ToIdOption = Annotated[
-    int | None, typer.Option("--to-id", metavar="ID", min=0, help="This row and earlier ones.")
-]
-TopicOption = Annotated[
-    list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Of this topic.")
-]
-KeyOption = Annotated[
-    list[str] | None,
-    typer.Option("--key", metavar="KEY", help="Of this key: text, or its bytes as 0x..."),
 ]
 ReasonOption = Annotated[
     list[str] | None,
@@ -44,14 +31,9 @@ UntilOption = Annotated[
     str | None, typer.Option("--until", metavar="TIME", help="Given up before that time.")
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
-]
 RateOption = Annotated[
     int | None, typer.Option("--rate", metavar="ROWS", min=1, help="Most rows a second.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
 
 
 def selection(
@@ -88,19 +70,3 @@ def chosen(what: Selection, everything: bool) -> Selection:
             "--until, or --all alone",
         )
     return what
-
-
-def key_bytes(text: str) -> bytes:
-    """The key that `--key` names. Ends with 2 if it cannot be read."""
-    try:
-        return typed_key(text)
-    except ValueError as error:
-        fail(Exit.USAGE, f"--key {text}: {error}")
-
-
-def instant(text: str | None, *, now: datetime, option: str) -> datetime | None:
-    """The time that *option* names, if it is given. Ends with 2 if it cannot be read."""
-    try:
-        return None if text is None else typed_instant(text, now=now)
-    except ValueError as error:
-        fail(Exit.USAGE, f"{option} {text}: {error}")

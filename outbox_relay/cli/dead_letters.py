@@ -13,18 +13,11 @@ import typer
 from outbox_relay.cli import dead_letter_view as view
 from outbox_relay.cli.dead_letter_options import (
     AllOption,
-    DryRunOption,
-    FromIdOption,
     IdOption,
-    JsonOption,
-    KeyOption,
     RateOption,
     ReasonOption,
     SinceOption,
-    ToIdOption,
-    TopicOption,
     UntilOption,
-    YesOption,
     chosen,
     selection,
 )
@@ -37,7 +30,18 @@ from outbox_relay.cli.dead_letter_work import (
     survey,
 )
 from outbox_relay.cli.exits import SIGNALLED, Exit, errors_as_exits, fail, require_driver
-from outbox_relay.cli.options import ConfigOption, SetOption, load
+from outbox_relay.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    FromIdOption,
+    JsonOption,
+    KeyOption,
+    SetOption,
+    ToIdOption,
+    TopicOption,
+    YesOption,
+    load,
+)
 from outbox_relay.relay.dead_letters import DeadLetter, DeadLetters, Found, Selection
 
 if TYPE_CHECKING:

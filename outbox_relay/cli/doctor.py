@@ -14,7 +14,7 @@ import typer
 
 from outbox_relay.cli.dead_letter_view import harmless
 from outbox_relay.cli.exits import Exit, errors_as_exits, require_driver
-from outbox_relay.cli.options import ConfigOption, SetOption, load
+from outbox_relay.cli.options import ConfigOption, JsonOption, SetOption, load
 from outbox_relay.doctor.findings import Area, Finding, Findings, Severity
 from outbox_relay.errors import ConfigError
 
@@ -39,7 +39,7 @@ def doctor(
     config: ConfigOption = None,
     flags: SetOption = None,
     only: OnlyOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """
     Say what is wrong, why it matters, and which command mends it.

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import typer
 
-from outbox_relay.cli.dead_letter_options import instant, key_bytes
 from outbox_relay.cli.exits import Exit, fail
+from outbox_relay.cli.options import instant, key_bytes
 from outbox_relay.schema import Status
 
 if TYPE_CHECKING:

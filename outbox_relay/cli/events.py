@@ -8,13 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outbox_relay.cli import event_view as view
-from outbox_relay.cli.dead_letter_options import (
-    FromIdOption,
-    JsonOption,
-    KeyOption,
-    ToIdOption,
-    TopicOption,
-)
 from outbox_relay.cli.event_options import (
     CeIdOption,
     NameOption,
@@ -27,7 +20,15 @@ from outbox_relay.cli.event_options import (
 )
 from outbox_relay.cli.exits import Exit, fail
 from outbox_relay.cli.operating import run_on, settings_of
-from outbox_relay.cli.options import ConfigOption, SetOption
+from outbox_relay.cli.options import (
+    ConfigOption,
+    FromIdOption,
+    JsonOption,
+    KeyOption,
+    SetOption,
+    ToIdOption,
+    TopicOption,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from outbox_relay.cli.exits import Exit, fail
 from outbox_relay.config import CONFIG_VARIABLE, Config, find_config, load_config
 from outbox_relay.errors import ConfigError
+from outbox_relay.shown import typed_instant, typed_key
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 ConfigOption = Annotated[
     Path | None,
@@ -34,6 +39,25 @@ SetOption = Annotated[
     ),
 ]
 
+FromIdOption = Annotated[
+    int | None, typer.Option("--from-id", metavar="ID", min=0, help="This row and later ones.")
+]
+ToIdOption = Annotated[
+    int | None, typer.Option("--to-id", metavar="ID", min=0, help="This row and earlier ones.")
+]
+TopicOption = Annotated[
+    list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Of this topic.")
+]
+KeyOption = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="KEY", help="Of this key: text, or its bytes as 0x..."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
+
 
 def load(path: Path | None, flags: list[str] | None) -> Config:
     """The settings of file, environment and `--set`. Raises ConfigError."""
@@ -44,3 +68,19 @@ def load(path: Path | None, flags: list[str] | None) -> Config:
             raise ConfigError(["--set: use KEY=VALUE, such as --set relay.stop_seconds=5"])
         chosen[key.strip()] = value
     return load_config(find_config(path, os.environ), os.environ, chosen)
+
+
+def key_bytes(text: str) -> bytes:
+    """The key that `--key` names. Ends with 2 if it cannot be read."""
+    try:
+        return typed_key(text)
+    except ValueError as error:
+        fail(Exit.USAGE, f"--key {text}: {error}")
+
+
+def instant(text: str | None, *, now: datetime, option: str) -> datetime | None:
+    """The time that *option* names, if it is given. Ends with 2 if it cannot be read."""
+    try:
+        return None if text is None else typed_instant(text, now=now)
+    except ValueError as error:
+        fail(Exit.USAGE, f"{option} {text}: {error}")

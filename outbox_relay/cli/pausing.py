@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outbox_relay.cli.dead_letter_options import JsonOption
 from outbox_relay.cli.exits import Exit, fail
 from outbox_relay.cli.operating import run_on, settings_of, somebody
-from outbox_relay.cli.options import ConfigOption, SetOption
+from outbox_relay.cli.options import ConfigOption, JsonOption, SetOption
 from outbox_relay.cli.pause_view import name_of, pause_text
 
 if TYPE_CHECKING:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from outbox_relay.cli.dead_letter_options import DryRunOption, JsonOption, YesOption
 from outbox_relay.cli.dead_letter_work import progress_bar, stop_signals
 from outbox_relay.cli.exits import SIGNALLED, Exit, fail
 from outbox_relay.cli.operating import run_on, settings_of, somebody
-from outbox_relay.cli.options import ConfigOption, SetOption
+from outbox_relay.cli.options import ConfigOption, DryRunOption, JsonOption, SetOption, YesOption
 from outbox_relay.relay.dead_letters import reason_of
 from outbox_relay.schema import Status
+from outbox_relay.shown import typed_seconds
 
 if TYPE_CHECKING:
     import signal
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from outbox_relay.operations import Access
     from outbox_relay.operations.purging import Purger
     from outbox_relay.relay.ports import Aged
-
-_SPAN: Final = re.compile(r"(\d{1,9})([smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +97,10 @@ def _order(settings: Config, older_than: str | None, *, dead_letters: bool) -> _
                 "them back",
             )
         return _Order(Status.PRODUCED, settings.relay.retention_seconds)
-    span = _SPAN.fullmatch(older_than)
-    if span is None:
+    seconds = typed_seconds(older_than)
+    if seconds is None:
         fail(Exit.USAGE, f"--older-than {older_than}: use a number and s, m, h or d, such as 3d")
-    seconds = float(int(span[1]) * _SECONDS[span[2]])
-    return _Order(Status.DEAD if dead_letters else Status.PRODUCED, seconds)
+    return _Order(Status.DEAD if dead_letters else Status.PRODUCED, float(seconds))
 
 
 async def _count(settings: Config, order: _Order, quiet: bool, access: Access) -> int:

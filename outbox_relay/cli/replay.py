@@ -9,15 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outbox_relay.cli.dead_letter_options import (
-    DryRunOption,
-    FromIdOption,
-    JsonOption,
-    KeyOption,
-    ToIdOption,
-    TopicOption,
-    YesOption,
-)
 from outbox_relay.cli.event_options import (
     CeIdOption,
     NameOption,
@@ -28,7 +19,17 @@ from outbox_relay.cli.event_options import (
 )
 from outbox_relay.cli.exits import SIGNALLED, Exit, errors_as_exits, fail
 from outbox_relay.cli.operating import run_on, settings_of
-from outbox_relay.cli.options import ConfigOption, SetOption
+from outbox_relay.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    FromIdOption,
+    JsonOption,
+    KeyOption,
+    SetOption,
+    ToIdOption,
+    TopicOption,
+    YesOption,
+)
 
 if TYPE_CHECKING:
     from outbox_relay.cli.replay_work import Job

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from outbox_relay.errors import OutboxRelayError
 from outbox_relay.relay.ports import Aged, PurgePlan
-from outbox_relay.relay.purge import Pace, rest_seconds
+from outbox_relay.relay.purge import Walk, rest_seconds
 from outbox_relay.schema import Status
 
 LOOK_ROWS = 2000
@@ -68,12 +68,13 @@ class HandPurge:
     told: PurgeTold = field(default_factory=PurgeTold)
     rows: int = 0
     """How many were deleted."""
-    _pace: Pace = field(default_factory=Pace)
+    _walk: Walk = field(init=False)
     _asked_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         if self.status not in (Status.PRODUCED, Status.DEAD):
             raise ValueError(f"a row that is {self.status.name} may still be published")
+        self._walk = Walk(self.status, self.older_than_seconds)
 
     async def count(self) -> int:
         """How many are due. Deletes nothing."""
@@ -88,7 +89,7 @@ class HandPurge:
             due = [row for row in found if row.due]
             while due:
                 # Dead letters one by one: each that is deleted is told, and no other.
-                count = 1 if self.status is Status.DEAD else self._pace.rows
+                count = 1 if self.status is Status.DEAD else self._walk.pace.rows
                 some, due = due[:count], due[count:]
                 if not await self.sleep(await self._delete(some)):
                     return False
@@ -97,7 +98,7 @@ class HandPurge:
     async def _looks(self, rows: int) -> AsyncIterator[list[Aged]]:
         after_id = 0
         while True:
-            found = await self.purger.aged(self._plan(after_id, rows))
+            found = await self.purger.aged(self._walk.plan(after_id, rows))
             self.told.looked(len(found))
             yield found
             if len(found) < rows:
@@ -116,19 +117,11 @@ class HandPurge:
                     f"the purge is paused: {reason}; let it go on with outbox-relay resume --purge"
                 )
         started = time.monotonic()
-        plan = self._plan(0, len(some))
+        plan = self._walk.plan(0, len(some))
         count = await self.purger.purge_by_hand([row.id for row in some], plan)
         seconds = time.monotonic() - started
-        self._pace.deleted(len(some), seconds)
+        self._walk.pace.deleted(len(some), seconds)
         self.rows += count
         if count and self.status is Status.DEAD:
             self.told.deleted(some[0])
         return rest_seconds(seconds, busy=False)
-
-    def _plan(self, after_id: int, limit: int) -> PurgePlan:
-        return PurgePlan(
-            status=self.status,
-            older_than_seconds=self.older_than_seconds,
-            after_id=after_id,
-            limit=limit,
-        )

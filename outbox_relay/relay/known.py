@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
+from outbox_relay.relay.outcomes import Fault
+
 
 class Meaning(StrEnum):
     """What follows from an error."""
@@ -37,6 +39,16 @@ class Known(NamedTuple):
     meaning: Meaning
     why: str
     source: str
+
+
+_FAULTS = {Meaning.PAUSE_TOPIC: Fault.TOPIC, Meaning.PAUSE_ALL: Fault.BROKER}
+
+
+def fault_of(known: Known) -> Fault:
+    """
+    How much an error that left a batch unknown says is broken: at the least, the partition.
+    """
+    return _FAULTS.get(known.meaning, Fault.PARTITION)
 
 
 def by_code(rows: Iterable[Known]) -> dict[int | str, Known]:

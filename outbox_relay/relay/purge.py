@@ -86,7 +86,7 @@ class Walk:
 
     def plan_front(self) -> PurgePlan:
         """The next chunk at the front."""
-        return self._plan(self.front, self.pace.rows)
+        return self.plan(self.front, self.pace.rows)
 
     def front_seen(self, rows: Sequence[Aged]) -> bool:
         """*rows* were at the front, and the due ones are gone. Whether to go on."""
@@ -97,7 +97,7 @@ class Walk:
 
     def plan_sweep(self) -> PurgePlan:
         """The next chunk of the sweep."""
-        return self._plan(self.sweep, SWEEP_ROWS)
+        return self.plan(self.sweep, SWEEP_ROWS)
 
     def sweep_seen(self, rows: Sequence[Aged]) -> bool:
         """The sweep went over *rows*, and the due ones are gone. Whether to go on at once."""
@@ -105,7 +105,8 @@ class Walk:
         self.sweep = 0 if at_the_end else rows[-1].id
         return not at_the_end and any(row.due for row in rows)
 
-    def _plan(self, after_id: int, limit: int) -> PurgePlan:
+    def plan(self, after_id: int, limit: int) -> PurgePlan:
+        """The next *limit* rows behind *after_id*."""
         return PurgePlan(
             status=self.status,
             older_than_seconds=self.older_than_seconds,

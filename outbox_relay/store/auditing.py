@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox_relay.errors import SchemaMismatch
 from outbox_relay.schema import Status, schema_problem, tables
 from outbox_relay.store.channel import Answer, Channel, MissingTable
-from outbox_relay.store.login import log_in
 from outbox_relay.store.options import DatabaseOptions
-from outbox_relay.store.sql import dialect_of
+from outbox_relay.store.sql import dialect_of, engine_of
 from outbox_relay.store.statements import Statements
 
 MARGIN_US: Final = 600 * 1_000_000
@@ -37,15 +35,7 @@ class SqlAuditedTable:
     ) -> None:
         self._dialect = d = dialect_of(options)
         self._make_row, self._make_state = make_row, make_state
-        self._engine = create_async_engine(
-            options.url,
-            poolclass=NullPool,
-            isolation_level="READ COMMITTED" if d.each_in_transaction else "AUTOCOMMIT",
-            hide_parameters=True,
-            connect_args=dict(d.connect_args),
-            **d.engine_options,
-        )
-        log_in(self._engine, options)
+        self._engine = engine_of(options, d)
         self._channel = Channel(
             self._engine,
             session=() if d.name == "sqlite" else d.session,

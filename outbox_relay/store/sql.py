@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from outbox_relay.errors import (
@@ -59,6 +59,20 @@ def dialect_of(options: DatabaseOptions) -> Dialect:
     )
 
 
+def engine_of(options: DatabaseOptions, dialect: Dialect) -> AsyncEngine:
+    """An engine without a pool, whose connections log in and commit as *dialect* has it."""
+    engine = create_async_engine(
+        options.url,
+        poolclass=NullPool,
+        isolation_level="READ COMMITTED" if dialect.each_in_transaction else "AUTOCOMMIT",
+        hide_parameters=True,
+        connect_args=dict(dialect.connect_args),
+        **dialect.engine_options,
+    )
+    log_in(engine, options)
+    return engine
+
+
 class SqlStore:
     """The `Store` port over one connection for each kind of work."""
 
@@ -66,15 +80,7 @@ class SqlStore:
         self._observer = observer or Silent()
         self._dialect = dialect = dialect_of(options)
         self.settle_seconds = dialect.settle_seconds
-        self._engine = create_async_engine(
-            options.url,
-            poolclass=NullPool,
-            isolation_level="READ COMMITTED" if dialect.each_in_transaction else "AUTOCOMMIT",
-            hide_parameters=True,
-            connect_args=dict(dialect.connect_args),
-            **dialect.engine_options,
-        )
-        log_in(self._engine, options)
+        self._engine = engine_of(options, dialect)
         self._tables = tables(options.table, schema=options.schema or None)
         self._server: str | None = None
         self._ahead = Ahead()

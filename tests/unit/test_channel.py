@@ -22,6 +22,22 @@ class NoConnection:
         raise self._error
 
 
+async def nothing(_connection: object) -> None:
+    pass
+
+
+def channel_of(engine: Any, **more: Any) -> Channel:
+    return Channel(
+        engine,
+        session=(),
+        timeout_seconds=1,
+        connect_timeout_seconds=1,
+        no_such_table=(),
+        on_connect=nothing,
+        **more,
+    )
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -35,14 +51,7 @@ async def test_a_connection_that_fails_in_whatever_way_is_tried_again(error: Exc
     """
     I8. The relay waits for its database; no error of a driver ends it.
     """
-    channel = Channel(
-        NoConnection(error),
-        session=(),
-        timeout_seconds=1,
-        connect_timeout_seconds=1,
-        no_such_table=(),
-        on_connect=lambda _: None,
-    )
+    channel = channel_of(NoConnection(error))
 
     with pytest.raises(StoreUnavailable, match=str(error)):
         await channel.execute("SELECT 1")
@@ -69,10 +78,6 @@ class Answering:
         pass
 
 
-async def nothing(_connection: object) -> None:
-    pass
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -89,15 +94,7 @@ async def test_connections_that_are_lost_are_counted_by_reason(
     Each that is given up because of an error, and each that could not be had; not those that are let go.
     """
     engine, lost = Answering(), []
-    channel = Channel(
-        engine,
-        session=(),
-        timeout_seconds=1,
-        connect_timeout_seconds=1,
-        no_such_table=(),
-        on_connect=nothing,
-        on_lost=lost.append,
-    )
+    channel = channel_of(engine, on_lost=lost.append)
     await channel.execute("SELECT 1")
     engine.say = error
     with pytest.raises(StoreUnavailable):
@@ -117,15 +114,7 @@ async def test_a_connection_that_cannot_be_had_is_counted() -> None:
     It was never there: the reason is another one.
     """
     lost: list[str] = []
-    channel = Channel(
-        NoConnection(OSError("refused")),
-        session=(),
-        timeout_seconds=1,
-        connect_timeout_seconds=1,
-        no_such_table=(),
-        on_connect=nothing,
-        on_lost=lost.append,
-    )
+    channel = channel_of(NoConnection(OSError("refused")), on_lost=lost.append)
     with pytest.raises(StoreUnavailable):
         await channel.execute("SELECT 1")
 
