@@ -9,11 +9,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -172,3 +173,26 @@ class Shop:
 def found_ids(report: dict[str, Any], kind: str) -> list[int]:
     """The ids of rows that were found."""
     return [finding["outbox_seq"] for finding in report["findings"][kind]]
+
+
+NewShop = Callable[..., Shop]
+
+
+@pytest.fixture
+def server() -> str:
+    """Where nothing depends on it."""
+    return "mariadb"
+
+
+@pytest.fixture
+def new_shop(
+    request: pytest.FixtureRequest, server: str, tmp_path: Path, kafka: Kafka, topic_name: str
+) -> NewShop:
+    """Makes a shop with its topic, on the database that `server` names."""
+
+    def make(*, partitions: int = 2, settings: str = "", **config: str) -> Shop:
+        kafka.create_topic(topic_name, partitions=partitions, config=config)
+        database = request.getfixturevalue(f"{server}_database")
+        return Shop(tmp_path, database, kafka, topic_name, settings)
+
+    return make

@@ -35,6 +35,22 @@ async def running(
         await asyncio.wait_for(task, 30)
 
 
+async def cancelled_in_its_handler(source: Source) -> bool:
+    """Whether a consumer ends at once when its task is cancelled, whatever stop_seconds says."""
+    began = asyncio.Event()
+
+    async def stuck(record: ConsumedRecord) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    consumer = EventConsumer(source, stuck, stop_seconds=3600)
+    task = asyncio.create_task(consumer.run(handle_signals=False))
+    await began.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=20)
+    return task.cancelled()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for it; the test's own timeout ends a wait for ever."""
     while not condition():

@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import shlex
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,30 +17,11 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from tests.integration.auditing import Shop, found_ids
+from tests.integration.auditing import NewShop, found_ids
 from tests.services.kafka import Kafka
 
-NewShop = Callable[..., Shop]
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "audit.md"
 both_databases = pytest.mark.parametrize("server", ["mariadb", "postgresql"])
-
-
-@pytest.fixture
-def server() -> str:
-    """Where nothing depends on it."""
-    return "mariadb"
-
-
-@pytest.fixture
-def new_shop(
-    request: pytest.FixtureRequest, server: str, tmp_path: Path, kafka: Kafka, topic_name: str
-) -> NewShop:
-    def make(*, partitions: int = 2, settings: str = "", **config: str) -> Shop:
-        kafka.create_topic(topic_name, partitions=partitions, config=config)
-        database = request.getfixturevalue(f"{server}_database")
-        return Shop(tmp_path, database, kafka, topic_name, settings)
-
-    return make
 
 
 @both_databases

@@ -10,30 +10,19 @@ import signal
 import subprocess
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from tests.integration.auditing import Shop, found_ids
-from tests.services.kafka import Kafka
+from tests.integration.auditing import NewShop, Shop, found_ids
 
 ROWS = 1500
 RATE = 300
 
 
 @pytest.fixture
-def server() -> str:
-    """Where nothing depends on it."""
-    return "mariadb"
-
-
-@pytest.fixture
-def shop(
-    request: pytest.FixtureRequest, server: str, tmp_path: Path, kafka: Kafka, topic_name: str
-) -> Shop:
-    kafka.create_topic(topic_name, partitions=3)
-    return Shop(tmp_path, request.getfixturevalue(f"{server}_database"), kafka, topic_name)
+def shop(new_shop: NewShop) -> Shop:
+    return new_shop(partitions=3)
 
 
 class Writer(threading.Thread):

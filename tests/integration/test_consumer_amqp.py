@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from outbox_relay.consumer import AmqpSource, ConsumedRecord, EventConsumer, Inbox, amqp
 from tests.contract.brokers import freeze
-from tests.integration.consuming import Program, running, until
+from tests.integration.consuming import Program, cancelled_in_its_handler, running, until
 from tests.services.database import Database
 from tests.services.rabbitmq import Message, RabbitMQ
 
@@ -306,19 +306,8 @@ async def test_cancelled_it_ends_its_handler_where_it_is(rabbitmq: RabbitMQ, que
     At once, whatever stop_seconds says; what it did not ack is the broker's.
     """
     await publish(rabbitmq, queue, 0)
-    began = asyncio.Event()
 
-    async def stuck(record: ConsumedRecord) -> None:
-        began.set()
-        await asyncio.Event().wait()
-
-    consumer = EventConsumer(source(rabbitmq, queue), stuck, stop_seconds=3600)
-    task = asyncio.create_task(consumer.run(handle_signals=False))
-    await began.wait()
-    task.cancel()
-    await asyncio.wait({task}, timeout=20)
-
-    assert task.cancelled()
+    assert await cancelled_in_its_handler(source(rabbitmq, queue))
     assert await waiting(rabbitmq, queue) == [b'{"number": 0}']
 
 

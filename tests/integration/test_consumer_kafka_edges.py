@@ -16,7 +16,15 @@ from aiokafka.record.util import calc_crc32c
 from outbox_relay.consumer import ConsumedRecord, EventConsumer
 from outbox_relay.consumer import kafka as kafka_source
 from tests.contract.brokers import freeze
-from tests.integration.consuming import Program, committed, member_of, produce, running, until
+from tests.integration.consuming import (
+    Program,
+    cancelled_in_its_handler,
+    committed,
+    member_of,
+    produce,
+    running,
+    until,
+)
 from tests.services.kafka import Kafka
 
 
@@ -26,19 +34,8 @@ async def test_cancelled_it_ends_its_handler_where_it_is(kafka: Kafka, topic_nam
     """
     kafka.create_topic(topic_name)
     await produce(kafka, topic_name, 0)
-    began = asyncio.Event()
 
-    async def stuck(record: ConsumedRecord) -> None:
-        began.set()
-        await asyncio.Event().wait()
-
-    consumer = EventConsumer(member_of(kafka, topic_name), stuck, stop_seconds=3600)
-    task = asyncio.create_task(consumer.run(handle_signals=False))
-    await began.wait()
-    task.cancel()
-    await asyncio.wait({task}, timeout=20)
-
-    assert task.cancelled()
+    assert await cancelled_in_its_handler(member_of(kafka, topic_name))
     assert await committed(kafka, topic_name) is None
 
 

@@ -5,7 +5,6 @@ Migrations by other hands: as SQL text, checked, inside an application's own Ale
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +70,6 @@ REVISION = (
 @pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])
 def database(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(f"{request.param}_database")
-
-
-@pytest.fixture
-def engine(database: Any) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

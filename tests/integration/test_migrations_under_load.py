@@ -45,13 +45,6 @@ def database(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def engine(database: Any) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def short_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migration_locks, "LOCK_SECONDS", LOCK_SECONDS)
     monkeypatch.setattr(migrating, "PAUSE_SECONDS", 0.2)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +52,6 @@ def database(request: pytest.FixtureRequest, version: int) -> Any:
     """Of each older version on another kind: a relay's start takes seconds."""
     kind = ("postgresql", "mariadb", "mysql")[(version - 1) % 3]
     return request.getfixturevalue(f"{kind}_database")
-
-
-@pytest.fixture
-def engine(database: Any) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
-    yield engine
-    engine.dispose()
 
 
 def write(engine: sa.Engine, topic: str, first: int) -> None:

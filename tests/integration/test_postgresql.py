@@ -5,7 +5,6 @@ What PostgreSQL does otherwise than the other databases, and what this project r
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,10 +32,8 @@ def options(postgresql_database: Database) -> DatabaseOptions:
 
 
 @pytest.fixture
-def engine(postgresql_database: Database) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(postgresql_database.sync_url, poolclass=sa.NullPool)
-    yield engine
-    engine.dispose()
+def database(postgresql_database: Database) -> Database:
+    return postgresql_database
 
 
 @pytest.fixture
