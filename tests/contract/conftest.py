@@ -1,6 +1,31 @@
-"""What the tests of the inbox, and those of what operators ask, share."""
+"""What the tests of the stores, of the inbox, and of what operators ask, share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
 
 from tests.contract.billing import billing, database
-from tests.contract.operating import access, world
+from tests.contract.operating import access
+from tests.contract.stores import World, open_world
 
-__all__ = ["access", "billing", "database", "world"]
+__all__ = ["access", "billing", "database"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of a `world` runs in each of those that its module names in WORLDS, or itself."""
+    worlds = getattr(metafunc.module, "WORLDS", None)
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if worlds and "world" in metafunc.fixturenames and "world" not in chosen:
+        metafunc.parametrize("world", worlds, indirect=True)
+
+
+@pytest.fixture
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A store of this kind, empty."""
+    kind: str = request.param
+    server = kind.removeprefix("adopted ")
+    database = None if kind == "memory" else request.getfixturevalue(f"{server}_database")
+    async with open_world(kind, database) as opened:
+        yield opened

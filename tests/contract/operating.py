@@ -15,16 +15,9 @@ from outbox_relay.operations import (
 )
 from outbox_relay.schema import Status
 from outbox_relay.store import DatabaseOptions
-from tests.contract.stores import SqlWorld, open_world
+from tests.contract.stores import SqlWorld
 
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-
-
-@pytest.fixture(params=["mariadb", "postgresql", "sqlite"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[SqlWorld]:
-    database = request.getfixturevalue(f"{request.param}_database")
-    async with open_world(request.param, database) as opened:
-        yield opened  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -19,6 +19,10 @@ from outbox_relay.testing import FakeClock, InMemoryStore
 from tests.contract.adopted import AdoptedWorld
 from tests.services.database import Database
 
+SERVERS = ["mariadb", "mysql", "postgresql", "sqlite"]
+KINDS = ["memory", *SERVERS]
+ADOPTED = ["adopted mariadb", "adopted mysql", "adopted postgresql"]
+
 
 class Writer(Protocol):
     """A transaction of an application."""

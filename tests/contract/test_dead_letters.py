@@ -15,18 +15,11 @@ from outbox_relay.schema import Status
 from outbox_relay.store import DatabaseOptions
 from outbox_relay.store import dead_letters as module
 from outbox_relay.wiring import build_dead_letters
-from tests.contract.stores import World, open_world
+from tests.contract.stores import KINDS, World, open_world
 
 EVERYTHING = ReadPlan(after_id=0, open_ids=frozenset(), limit=100)
 
-
-@pytest.fixture(params=["memory", "mariadb", "mysql", "postgresql", "sqlite"])
-async def world(request):
-    database = None
-    if request.param != "memory":
-        database = request.getfixturevalue(f"{request.param}_database")
-    async with open_world(request.param, database) as opened:
-        yield opened
+WORLDS = KINDS
 
 
 @pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])

@@ -20,7 +20,7 @@ from outbox_relay.store import DatabaseOptions
 from outbox_relay.store.channel import Channel
 from outbox_relay.store.sql import SqlStore
 from outbox_relay.wiring import build_dead_letters
-from tests.contract.stores import SqlWorld, create_tables, open_world
+from tests.contract.stores import SERVERS, SqlWorld, create_tables, open_world
 
 TEXTS = (
     "'; DROP TABLE outbox; --",
@@ -38,12 +38,7 @@ SOURCE = "".join(path.read_text() for path in Path(store_package.__file__).paren
 OURS = re.compile(r"\'(\"\w+\"|\{[\d,]*\})\'")
 EVERYTHING = ReadPlan(after_id=0, open_ids=frozenset(), limit=100)
 
-
-@pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])
-async def world(request):
-    database = request.getfixturevalue(f"{request.param}_database")
-    async with open_world(request.param, database) as opened:
-        yield opened
+WORLDS = SERVERS
 
 
 @pytest.fixture

@@ -14,14 +14,7 @@ from outbox_relay.relay.ports import ReadPlan
 from outbox_relay.schema import Status
 from tests.contract.stores import SqlWorld, World, open_world
 
-
-@pytest.fixture(params=["memory", "mariadb", "mysql", "postgresql"])
-async def world(request):
-    database = None
-    if request.param != "memory":
-        database = request.getfixturevalue(f"{request.param}_database")
-    async with open_world(request.param, database) as opened:
-        yield opened
+WORLDS = ["memory", "mariadb", "mysql", "postgresql"]
 
 
 @pytest.fixture

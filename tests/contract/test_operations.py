@@ -38,6 +38,8 @@ from outbox_relay.wiring import build_purger
 from tests.contract.operating import NOW, dead, insert, produced, settle
 from tests.contract.stores import SqlWorld, open_world
 
+WORLDS = ["mariadb", "postgresql", "sqlite"]
+
 
 async def test_the_backlog_by_topic(
     world: SqlWorld, access: Access, monkeypatch: pytest.MonkeyPatch

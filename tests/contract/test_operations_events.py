@@ -33,6 +33,8 @@ from outbox_relay.store import DatabaseOptions
 from tests.contract.operating import NOW, dead, insert, produced
 from tests.contract.stores import SqlWorld, open_world
 
+WORLDS = ["mariadb", "postgresql", "sqlite"]
+
 
 async def test_the_newest_come_first_page_by_page(world: SqlWorld, access: Access) -> None:
     """

@@ -9,18 +9,11 @@ import pytest
 from outbox_relay.errors import LeaseLost, StoreUnavailable
 from outbox_relay.relay.ports import PurgePlan, ReadPlan
 from outbox_relay.schema import Status
-from tests.contract.stores import World, open_world
+from tests.contract.stores import KINDS, World
 
 DAY = 86_400.0
 
-
-@pytest.fixture(params=["memory", "mariadb", "mysql", "postgresql", "sqlite"])
-async def world(request):
-    database = None
-    if request.param != "memory":
-        database = request.getfixturevalue(f"{request.param}_database")
-    async with open_world(request.param, database) as opened:
-        yield opened
+WORLDS = KINDS
 
 
 def insert(world: World, count: int = 1) -> list[int]:

@@ -11,19 +11,9 @@ from outbox_relay.errors import LeaseLost, SchemaMismatch, ServerChanged, StoreU
 from outbox_relay.relay.ports import ReadPlan
 from outbox_relay.schema import SCHEMA_VERSION, Status
 from tests.contract.adopted import AdoptedWorld
-from tests.contract.stores import SqlWorld, World, open_world
+from tests.contract.stores import ADOPTED, KINDS, SqlWorld, World
 
-KINDS = ["memory", "mariadb", "mysql", "postgresql", "sqlite"]
-ADOPTED = ["adopted mariadb", "adopted mysql", "adopted postgresql"]
-
-
-@pytest.fixture(params=[*KINDS, *ADOPTED])
-async def world(request):
-    database = None
-    if request.param != "memory":
-        database = request.getfixturevalue(f"{request.param.removeprefix('adopted ')}_database")
-    async with open_world(request.param, database) as opened:
-        yield opened
+WORLDS = [*KINDS, *ADOPTED]
 
 
 def everything(**changes) -> ReadPlan:

@@ -6,21 +6,12 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from outbox_relay.relay.ports import ReadPlan
 from tests.contract.adopted import AdoptedWorld
-from tests.contract.stores import open_world
-from tests.contract.test_store import ADOPTED, KINDS, insert, take
+from tests.contract.stores import ADOPTED, KINDS
+from tests.contract.test_store import insert, take
 
-
-@pytest.fixture(params=[*KINDS, *ADOPTED])
-async def world(request):
-    database = None
-    if request.param != "memory":
-        database = request.getfixturevalue(f"{request.param.removeprefix('adopted ')}_database")
-    async with open_world(request.param, database) as opened:
-        yield opened
+WORLDS = [*KINDS, *ADOPTED]
 
 
 async def test_waiting_rows_are_counted_by_topic(world):

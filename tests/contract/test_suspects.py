@@ -9,20 +9,16 @@ import sqlalchemy as sa
 
 from outbox_relay.errors import LeaseLost
 from outbox_relay.relay.lease import Lease, Past, Suspects
-from tests.contract.stores import SqlWorld, World, open_world
+from tests.contract.stores import KINDS, SqlWorld, World
 
-STORES = ["memory", "mariadb", "mysql", "postgresql", "sqlite"]
+WORLDS = KINDS
 
 
-@pytest.fixture(params=STORES)
-async def world(request):
-    database = None
-    if request.param != "memory":
-        database = request.getfixturevalue(f"{request.param}_database")
-    async with open_world(request.param, database) as opened:
-        # A relay looks at the tables before it does anything: they may be too old to keep suspects.
-        await opened.store.check_schema()
-        yield opened
+@pytest.fixture
+async def world(world):
+    """As a relay finds it, which looks at the tables first: they may be too old to keep suspects."""
+    await world.store.check_schema()
+    return world
 
 
 async def take(world: World, *, slots: int = 1) -> Lease:
@@ -151,7 +147,7 @@ async def test_a_lost_lease_writes_nothing(world):
     assert (await take(world)).past == Past(crash_count=2, suspects=(Suspects(0, 7, 7, 1),))
 
 
-@pytest.mark.parametrize("world", STORES[:-1], indirect=True)
+@pytest.mark.parametrize("world", KINDS[:-1], indirect=True)
 async def test_each_lane_keeps_its_own(world):
     """
     Relays that share the lanes look at different rows. On SQLite there is one lane.
