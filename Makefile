@@ -38,8 +38,11 @@ test-deploy: $(VENV)/.dev services ## the image, the deploy files, Prometheus an
 	$(BIN)/python -m tests.deploy.install
 	NO_SKIPS=1 $(BIN)/python -m pytest tests/deploy
 
+# What depends on SQLAlchemy: not the brokers. The store says the same SQL to MySQL as to MariaDB; what
+# applications write with does not, since SQLAlchemy knows that only MariaDB can answer with RETURNING.
 test-sa20: $(SA20)/.installed services ## the contract suite on SQLAlchemy 2.0
-	NO_SKIPS=1 $(SA20)/bin/python -m pytest $(TWO) tests/contract -q
+	NO_SKIPS=1 $(SA20)/bin/python -m pytest $(TWO) tests/contract -q --ignore=tests/contract/test_broker.py \
+		-k 'not mysql or write_side or inbox or repository or django'
 
 services: $(VENV)/.dev
 	$(BIN)/python -m tests.services.install
