@@ -8,6 +8,7 @@ way: it is committed, read, published, acked and marked like any row, and kept a
 from __future__ import annotations
 
 from outbox_relay.errors import StoreUnavailable
+from outbox_relay.relay.ports import CANARY_DEAD, CANARY_GONE
 from outbox_relay.relay.surroundings import Surroundings
 
 FIRST_LOOK_SECONDS = 0.05
@@ -50,17 +51,20 @@ class Canary:
         if seconds is None:
             observer.canary("late", 0.0)
             observer.log("canary_failed", row_id=row_id, error="it is not marked yet")
+        elif seconds == CANARY_DEAD:
+            observer.canary("failed", 0.0)
+            observer.log("canary_failed", row_id=row_id, error="it is a dead letter")
         else:
             observer.canary("acked", seconds)
 
     async def _follow(self, row_id: int, *, until: float) -> float | None:
-        """How long it took until the row was marked; None if it is not by *until*."""
+        """How long it took until the row was marked, or CANARY_DEAD; None if neither is so by *until*."""
         clock, pause = self._around.clock, FIRST_LOOK_SECONDS
         started = clock.now()
         while True:
             seconds = await self._around.store.canary_seconds(row_id)
             if seconds is not None:
-                return seconds if seconds >= 0 else clock.now() - started
+                return clock.now() - started if seconds == CANARY_GONE else seconds
             left = until - clock.now()
             if left <= 0:
                 return None

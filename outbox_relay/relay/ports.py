@@ -18,6 +18,9 @@ from outbox_relay.relay.outcomes import Outcome
 from outbox_relay.relay.suspecting import Suspecting
 from outbox_relay.schema import Status
 
+CANARY_GONE = -1.0
+CANARY_DEAD = -2.0
+
 LARGE_PAYLOAD_BYTES = 16 * 1024
 """Larger payloads stay behind when rows are read, and are fetched one by one within the budget."""
 
@@ -284,7 +287,7 @@ class Store(Suspecting, Protocol):
     async def canary_seconds(self, row_id: int) -> float | None:
         """From the row's creation to its mark, by the database's clock; None while it is pending.
 
-        Negative if the row is gone: it was deleted on the ack.
+        `CANARY_GONE` if there is no row: it was deleted on the ack. `CANARY_DEAD` if it was given up.
         """
 
     async def aged(self, plan: PurgePlan) -> list[Aged]:

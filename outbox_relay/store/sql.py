@@ -19,6 +19,8 @@ from outbox_relay.errors import (
 )
 from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
 from outbox_relay.relay.ports import (
+    CANARY_DEAD,
+    CANARY_GONE,
     Aged,
     Backlog,
     DeadKeys,
@@ -29,7 +31,7 @@ from outbox_relay.relay.ports import (
     Waiting,
 )
 from outbox_relay.relay.watching import Silent
-from outbox_relay.schema import MAX_ERROR_CHARS, SUSPECTS_VERSION, schema_problem, tables
+from outbox_relay.schema import MAX_ERROR_CHARS, SUSPECTS_VERSION, Status, schema_problem, tables
 from outbox_relay.store import mysql, postgresql, sqlite
 from outbox_relay.store.ahead import Ahead
 from outbox_relay.store.channel import Channel, MissingTable
@@ -332,8 +334,11 @@ class SqlStore:
         """See Store."""
         rows = (await self._samples.execute(self._sql.canary_seconds, (row_id,))).rows
         if not rows:
-            return -1.0
-        return None if rows[0][0] is None else max(0, rows[0][0]) / 1_000_000
+            return CANARY_GONE
+        status, microseconds = rows[0]
+        if status == Status.PRODUCED:
+            return max(0, int(microseconds)) / 1_000_000
+        return CANARY_DEAD if status == Status.DEAD else None
 
     async def aged(self, plan: PurgePlan) -> list[Aged]:
         """See Store."""

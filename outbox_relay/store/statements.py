@@ -56,10 +56,7 @@ class Statements:
         self.canary = f"INSERT INTO {name} (event_name, topic, payload) VALUES ({p}, {p}, {p}){d.returning_id}"
         self.canary_id = d.last_id
         produced = f"{d.microseconds.format('produced_at')} - {d.microseconds.format('created_at')}"
-        self.canary_seconds = (
-            f"SELECT CASE WHEN status <> {Status.PENDING:d} THEN {produced} END "
-            f"FROM {name} WHERE id = {p}"
-        )
+        self.canary_seconds = f"SELECT status, {produced} FROM {name} WHERE id = {p}"
 
     def _row_columns(self) -> str:
         d = self._d

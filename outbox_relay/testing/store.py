@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from outbox_relay.errors import SchemaMismatch, ServerChanged
 from outbox_relay.events import uuid7
+from outbox_relay.relay import ports
 from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
 from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row, Waiting
 from outbox_relay.schema import LANES, Codec, Status
@@ -363,11 +364,10 @@ class InMemoryStore:
         """See Store."""
         await self._enter("canary_seconds")
         stored = self.rows.get(row_id)
-        if stored is None:
-            return -1.0
-        if stored.status is Status.PENDING:
-            return None
-        return stored.settled_at - stored.row.created_us / 1e6
+        if stored is None or stored.status is Status.DEAD:
+            return ports.CANARY_GONE if stored is None else ports.CANARY_DEAD
+        waits = stored.status is Status.PENDING
+        return None if waits else stored.settled_at - stored.row.created_us / 1e6
 
     async def aged(self, plan: PurgePlan) -> list[Aged]:
         """See Store."""

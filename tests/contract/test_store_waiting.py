@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 
-from outbox_relay.relay.ports import ReadPlan
+from outbox_relay.relay.ports import CANARY_DEAD, CANARY_GONE, ReadPlan
 from tests.contract.adopted import AdoptedWorld
 from tests.contract.stores import ADOPTED, KINDS
 from tests.contract.test_store import insert, take
@@ -79,6 +79,20 @@ async def test_a_canary_is_followed_to_its_mark(world):
     assert 0 <= after < 60
 
 
+async def test_a_canary_that_is_given_up_was_never_marked(world):
+    """
+    A dead letter is settled, and nobody received it: it has no time, however short.
+    """
+    if isinstance(world, AdoptedWorld):
+        return
+    lease = await take(world)
+    row_id = await world.store.write_canary("canary")
+
+    await world.store.mark_dead(row_id, "invalid_record: refused", lease.term)
+
+    assert await world.store.canary_seconds(row_id) == CANARY_DEAD
+
+
 async def test_a_canary_that_is_deleted_on_the_ack_has_no_time(world):
     """
     With a retention of 0 its row is gone: whoever follows it has a clock of their own.
@@ -90,4 +104,4 @@ async def test_a_canary_that_is_deleted_on_the_ack_has_no_time(world):
 
     await world.store.delete_produced([row_id], lease.term)
 
-    assert await world.store.canary_seconds(row_id) == -1.0
+    assert await world.store.canary_seconds(row_id) == CANARY_GONE

@@ -226,6 +226,21 @@ async def test_a_canary_that_cannot_be_written_is_a_failure(canary, store, clock
     assert watched.value("canary_timestamp_seconds", step="written") > 0
 
 
+async def test_a_canary_that_is_refused_is_no_success(canary, broker, clock, watched):
+    """
+    Such as one without a key on a compacted topic: it becomes a dead letter, and its alert must come.
+    """
+    refused = Rejected(reason=RejectReason.INVALID_RECORD, detail="a compacted topic needs keys")
+    broker.answer = lambda topic, *_: refused
+    began = clock.wall_us() / 1e6
+    canary()
+    await clock.advance(25)
+
+    assert watched.value("canaries_total", outcome="acked") == 0
+    assert watched.value("canaries_total", outcome="failed") == 3
+    assert watched.value("canary_timestamp_seconds", step="acked") < began + 1
+
+
 async def test_who_stands_by_writes_no_canary(canary, clock, watched, start):
     """
     And shows an interval of 0, for which no alert waits.
