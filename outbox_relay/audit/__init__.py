@@ -11,7 +11,8 @@ events are written and published:
 * **What cannot be seen is not judged.** The records in front of where a partition is read may be removed by
   the topic's retention or by DeleteRecords, or left out by ``--since`` or ``--from-offset``. Of a
   partition that is not read from offset 0, `seen_from` is the latest `produced_at` among its first
-  records that have a row, and `SLACK_US` more, since marks of neighbours may change places. A row produced
+  records that have a row (1,000 offsets, or three groups of marks more than a minute apart, whichever
+  ends sooner), and `SLACK_US` more, since marks of neighbours may change places. A row produced
   later was published behind these records, so it must be there; one produced earlier may have been in
   front of them: it counts as *removed*. Where ``--since`` left records out that are there still, all
   that is asked for comes later, and `seen_from` is that time.
@@ -22,7 +23,8 @@ events are written and published:
   Commits and marks come in while the audit works, so whatever looks like a ghost is looked up once more,
   again and again for `settle_seconds`; and events above `upper` are not judged. The purge deletes produced
   rows, so a record is judged only if its event was created after the oldest kept row was produced, and
-  within the relay's `retention_seconds`.
+  within the relay's `retention_seconds`; and not if a produced row next to it, which was read, is gone by
+  now: then somebody deletes rows while the audit works.
 * **Duplicates** are second copies of an event on its topic, whoever made them. Copies with the header
   `replay-of` are on purpose, and counted apart.
 * **Inversions**: of the first copies of the events with one key on one partition, one with a smaller

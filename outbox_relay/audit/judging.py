@@ -6,7 +6,7 @@ The verdicts, in SQL over the work file; the rules are in the package's docstrin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from outbox_relay.audit.plan import EVER, Plan
@@ -19,8 +19,10 @@ SLACK_US: Final = 60 * 1_000_000
 """How far the marks of neighbours may be apart from the order in which they were published."""
 
 FIRST_OFFSETS: Final = 1000
+FIRST_GROUPS: Final = 3
 """
-How many offsets count as the first of a partition: among them is one that is no late repetition.
+What counts as the first of a partition: so many offsets, or records with so many groups of marks, whichever ends
+sooner. Among them is one that is no late repetition: repetitions of one fault were marked together.
 """
 
 _SAME: Final = "r.id = c.seq AND r.event = c.event AND r.topic = c.topic"
@@ -59,18 +61,44 @@ def find_seen_from(file: WorkFile, plan: Plan) -> None:
     )
     _table(
         file,
-        "latest",
-        f"SELECT c.topic, c.partition, max(coalesce(r.published, r.created)) AS latest {matched} "
-        "AND EXISTS (SELECT 1 FROM firsts f WHERE f.topic = c.topic AND f.partition = c.partition "
-        f'AND c."offset" < f.first + {FIRST_OFFSETS}) GROUP BY c.topic, c.partition',
+        "first_marks",
+        'SELECT c.topic, c.partition, c."offset", coalesce(r.published, r.created) AS mark '
+        f"{matched} AND EXISTS (SELECT 1 FROM firsts f WHERE f.topic = c.topic "
+        f'AND f.partition = c.partition AND c."offset" < f.first + {FIRST_OFFSETS})',
     )
-    file.run(
-        "UPDATE parts SET seen_from = coalesce((SELECT latest + :slack FROM latest l "
-        "WHERE l.topic = parts.topic AND l.partition = parts.partition), :ever) "
-        "WHERE seen_from IS NULL",
-        slack=SLACK_US,
-        ever=EVER,
-    )
+    file.run('CREATE INDEX temp.first_marks_ix ON first_marks (topic, partition, "offset")')
+    unseen = file.rows("SELECT topic, partition FROM parts WHERE seen_from IS NULL")
+    with file.transaction():
+        for part in unseen:
+            marks = file.rows(
+                'SELECT mark FROM first_marks WHERE topic = ? AND partition = ? ORDER BY "offset"',
+                *part,
+            )
+            file.change(
+                "UPDATE parts SET seen_from = ? WHERE topic = ? AND partition = ?",
+                [(seen_since([mark for (mark,) in marks]), *part)],
+            )
+
+
+def seen_since(marks: Sequence[int]) -> int:
+    """
+    Since when all of a partition can be seen, of whose first kept records the rows were marked at *marks*.
+
+    Whatever was marked later, by a minute, was published behind one of them. EVER if there are none.
+
+    >>> minute = SLACK_US
+    >>> seen_since([0, 1, 9 * minute, 20 * minute, 40 * minute]) // minute
+    21
+    >>> seen_since([50 * minute, 51 * minute, 0]) // minute
+    52
+    """
+    latest, last, groups = -1, None, 0
+    for mark in marks:
+        groups += last is None or abs(mark - last) > SLACK_US
+        if groups > FIRST_GROUPS:
+            break
+        latest, last = max(latest, mark), mark
+    return EVER if last is None else latest + SLACK_US
 
 
 def find_missing(file: WorkFile, plan: Plan) -> None:

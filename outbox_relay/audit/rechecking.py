@@ -19,6 +19,13 @@ from outbox_relay.schema import Status
 IDS_AT_ONCE: Final = 500
 PAUSE_SECONDS: Final = 1.0
 
+_PRODUCED: Final = f"FROM audited_rows r WHERE r.status = {Status.PRODUCED:d} AND r.id"
+_WITH_NEIGHBOURS: Final = (
+    f"SELECT g.rowid, (SELECT r.id {_PRODUCED} < g.seq ORDER BY r.id DESC LIMIT 1), "
+    f"(SELECT r.id {_PRODUCED} > g.seq ORDER BY r.id LIMIT 1) FROM found_ghosts g "
+    "WHERE g.reason = 'unknown' AND g.seq IS NOT NULL AND g.rowid > ? ORDER BY g.rowid LIMIT ?"
+)
+
 
 async def recheck(file: WorkFile, table: AuditedTable, plan: Plan, progress: Progress) -> None:
     """
@@ -33,14 +40,40 @@ async def recheck(file: WorkFile, table: AuditedTable, plan: Plan, progress: Pro
         if not may_change or time.time() > settled_at:
             break
         await asyncio.sleep(PAUSE_SECONDS)
+    count = await _strike_purged(file, table, plan, progress)
     now = await patiently(table.now, Pace(None))
     # The relay may have purged rows that were never seen here.
     kept_since = max(0, now - plan.keeps_produced_us) if plan.keeps_produced_us < EVER else 0
     with file.transaction():
         purged = "reason = 'unknown' AND created <= ?"
-        count = file.number(f"SELECT count(*) FROM found_ghosts WHERE {purged}", kept_since)
+        count += file.number(f"SELECT count(*) FROM found_ghosts WHERE {purged}", kept_since)
         file.change(f"DELETE FROM found_ghosts WHERE {purged}", [(kept_since,)])
         file.put(unjudged_records=file.get_number("unjudged_records") + count)
+
+
+async def _strike_purged(
+    file: WorkFile, table: AuditedTable, plan: Plan, progress: Progress
+) -> int:
+    """
+    Strike out those whose neighbour was read as produced and is gone by now; how many they were.
+
+    Somebody deletes rows while the audit works, such as by hand before their time: what was not read may
+    have gone in the same way.
+    """
+    struck, last, pace = 0, 0, Pace(plan.rows_per_second)
+    while some := file.rows(_WITH_NEIGHBOURS, last, IDS_AT_ONCE // 2):
+        progress.check()
+        started = time.monotonic()
+        last = some[-1][0]
+        neighbours = {seq for _, *around in some for seq in around if seq is not None}
+        found = await patiently(partial(table.states, sorted(neighbours)), pace)
+        gone = neighbours - {state.id for state in found}
+        purged = [(number,) for number, *around in some if gone.intersection(around)]
+        with file.transaction():
+            file.change("DELETE FROM found_ghosts WHERE rowid = ?", purged)
+        struck += len(purged)
+        await asyncio.sleep(pace.rest(len(neighbours), time.monotonic() - started))
+    return struck
 
 
 async def _look(file: WorkFile, table: AuditedTable, plan: Plan, progress: Progress) -> bool:

@@ -162,6 +162,11 @@ def _notes(
                 f"topic {counts.topic}: everything up to some row is missing, and nothing after it: so "
                 "looks a topic that was deleted and made anew; --since leaves out what was before"
             )
+    for name in _unseen(file, plan):
+        yield (
+            f"topic {name}: none of its produced events is younger than what all its partitions keep, and a "
+            "minute: a loss among them could not be seen"
+        )
     unknown = file.rows(
         "SELECT name FROM topics WHERE is_there AND compacted IS NULL ORDER BY name"
     )
@@ -179,6 +184,22 @@ def _notes(
         yield "the table holds no produced row: neither losses nor ghosts can be seen"
     if found["ghost"] and not plan.sources:
         yield "if other outboxes publish to the same topics, name the sources of this one: --source"
+
+
+def _unseen(file: WorkFile, plan: Plan) -> list[str]:
+    """Topics with produced rows, of which not one would be called lost if its record were missing."""
+    produced = (
+        f"SELECT 1 FROM audited_rows r WHERE r.topic = t.number AND r.status = {Status.PRODUCED:d} "
+        "AND r.created >= ?1 AND r.created < ?2"
+    )
+    rows = file.rows(
+        f"SELECT t.name FROM topics t WHERE t.is_there AND EXISTS ({produced}) AND NOT EXISTS "
+        f"({produced} AND coalesce(r.published, r.created) > "
+        "(SELECT min(p.seen_from) FROM parts p WHERE p.topic = t.number)) ORDER BY t.name",
+        plan.since,
+        plan.until,
+    )
+    return [name for (name,) in rows]
 
 
 def _begun_anew(file: WorkFile) -> frozenset[str]:

@@ -171,6 +171,91 @@ def test_what_is_lost_behind_the_cut_is_found(tmp_path: Path) -> None:
     assert report.removed == 101
 
 
+def seldom(row: TableRow) -> TableRow:
+    """The same an event every five minutes."""
+    created = START + row.id * 300 * SECOND
+    return row._replace(created=created, published=row.published and created + SECOND // 2)
+
+
+def test_what_is_lost_of_a_topic_with_few_events_is_found(tmp_path: Path) -> None:
+    """
+    All that such a topic keeps is less than a thousand records: the third of them tells enough.
+    """
+    rows = [seldom(row_of(number, b"key")) for number in range(1, 101)]
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    order = [number for number in range(1, 101) if number not in (30, 50)]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [message_of(number, b"key", place, at) for at, number in enumerate(order)]
+    lows = [0, 0]
+    lows[place] = 28
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs, lows))
+
+    assert ids(report, "loss") == [50]
+    assert report.removed == 29
+    assert not report.notes
+
+
+def test_a_repetition_at_the_cut_of_few_events_tells_nothing(tmp_path: Path) -> None:
+    """
+    What a stalled relay repeats was marked long ago: of what is behind it nothing is called lost.
+    """
+    rows = [seldom(row_of(number, b"key")) for number in range(1, 101)]
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    order = [*range(1, 61), 5, *range(61, 101)]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [message_of(number, b"key", place, at) for at, number in enumerate(order)]
+    lows = [0, 0]
+    lows[place] = 60
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs, lows))
+
+    assert not ids(report, "loss")
+    assert report.removed == 59
+
+
+def test_it_says_where_it_could_not_see(tmp_path: Path) -> None:
+    """
+    A topic that keeps only the last records: "0 losses" alone would be a promise that nobody can give.
+    """
+    rows = [row_of(number, b"key") for number in range(1, 101)]
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [message_of(number, b"key", place, at) for at, number in enumerate(range(1, 101))]
+    lows = [0, 0]
+    lows[place] = 99
+    plan = Plan(asked={}, settle_seconds=0.0)
+
+    other = 1 - place
+    logs[other] = [message_of(1, b"key", other, 0)]
+    lows[other] = 1
+
+    report = run(tmp_path / "audit.db", MemoryTable(rows), MemoryTopics(logs, lows), plan)
+
+    assert report.is_clean()
+    assert any("orders: none of its produced events" in note for note in report.notes)
+
+
+def test_rows_that_are_purged_by_hand_meanwhile_are_no_ghosts(tmp_path: Path) -> None:
+    """
+    Somebody deletes them before their time, while the table is read: their records are still there.
+    """
+    rows = [row_of(number, b"key") for number in range(1, 101)]
+    read = [row for row in rows if not 20 < row.id <= 60]
+    place = KeyPartitions(PARTITIONS)[b"key"]
+    logs: list[list[Message]] = [[], []]
+    logs[place] = [message_of(number, b"key", place, at) for at, number in enumerate(range(1, 101))]
+    purged = MemoryTable(read, now_rows=[row for row in rows if row.id > 60])
+    invented = MemoryTable(read, now_rows=read)
+
+    report = run(tmp_path / "audit.db", purged, MemoryTopics(logs))
+    other = run(tmp_path / "other.db", invented, MemoryTopics(logs))
+
+    assert not ids(report, "ghost")
+    assert report.unjudged_records == 40
+    assert ids(other, "ghost") == list(range(21, 61))
+
+
 def test_marks_of_neighbours_may_change_places(tmp_path: Path) -> None:
     """
     A row in front of the cut that was marked half a minute after those behind it is not lost.
