@@ -39,6 +39,7 @@ Relays share out the keys by lanes. SQLite has one writer and so one lane. As ma
 table above them are the slots of active relays.
 """
 
+MAX_ID = 2**63 - 1
 MAX_NAME_CHARS = 255
 MAX_TOPIC_CHARS = 249  # org.apache.kafka.common.internals.Topic.MAX_NAME_LENGTH
 MAX_KEY_BYTES = 1024

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -14,11 +14,18 @@ from starlette.responses import RedirectResponse, Response
 from outbox_relay.admin.desk import said
 from outbox_relay.admin.login import COOKIE, SESSION_SECONDS, is_same_origin
 from outbox_relay.admin.pages import groups
-from outbox_relay.admin.selecting import NotUnderstood, dead_letters
+from outbox_relay.admin.selecting import (
+    SEEN,
+    NotUnderstood,
+    as_seen,
+    dead_letters,
+    row_number,
+    seen_by_then,
+)
 from outbox_relay.admin.web import Form, Visit, read_form, visit_of
 from outbox_relay.errors import CredentialsError, OutboxRelayError
 from outbox_relay.operations import ALL_TOPICS, THE_PURGE, pause, resume
-from outbox_relay.relay.dead_letters import Found, Selection
+from outbox_relay.relay.dead_letters import Found, Selection, latest_of
 
 ROWS_AT_ONCE: Final = 500
 MOST_SECONDS: Final = 20.0
@@ -118,7 +125,7 @@ async def log_out(visit: Visit, _form: Form) -> Response:
 
 async def pause_topic(visit: Visit, form: Form) -> Response:
     """Pause a topic; all of them, or the purge, once that is confirmed."""
-    topic = form.one("topic")
+    topic = form.as_sent("topic")
     if topic in (ALL_TOPICS, THE_PURGE) and not form.one("sure"):
         return await visit.page(
             "confirm_pause.html",
@@ -136,7 +143,7 @@ async def pause_topic(visit: Visit, form: Form) -> Response:
 
 async def resume_topic(visit: Visit, form: Form) -> Response:
     """Let a topic go on."""
-    topic = form.one("topic")
+    topic = form.as_sent("topic")
     gone = await resume(visit.desk.access, [topic])
     visit.desk.forget()
     for one in gone:
@@ -166,23 +173,15 @@ async def change_letters(visit: Visit, form: Form) -> Response:
     if verb not in ("requeue", "discard"):
         raise HTTPException(400, "a dead letter is requeued or discarded")
     fields = {name: form.one(name) for name in FILTERS}
-    ids = [int(text) for text in form.all("id") if text.isdigit()]
+    ids = [row_number(text) for text in form.all("id")]
     everything = bool(form.one("all"))
     if not ids and not everything:
         return visit.back_to("/dead-letters", "Nothing was chosen: tick some rows, or choose all.")
     which = dead_letters(fields) if everything else Selection(ids=tuple(ids))
+    seen = {name: form.one(name) for name in SEEN}
+    which = seen_by_then(which, seen) if any(seen.values()) else await _by_now(visit, which)
     if not form.one("sure") or (verb == "discard" and not form.one("known")):
-        found = await visit.desk.letters.find(which, limit=ROWS_AT_ONCE)
-        return await visit.page(
-            "confirm_letters.html",
-            verb=verb,
-            ids=ids,
-            fields=fields,
-            everything=everything,
-            found=found,
-            capped=len(found) >= ROWS_AT_ONCE,
-            groups=groups,
-        )
+        return await _ask_about_letters(visit, verb, which, ids=ids, fields=fields)
     rows, is_end = await _act(visit, verb, which)
     past = "requeued" if verb == "requeue" else "discarded"
     visit.desk.forget()
@@ -194,31 +193,48 @@ async def change_letters(visit: Visit, form: Form) -> Response:
     return visit.back_to("/dead-letters", f"{rows:,} {letters} {past}.{rest}")
 
 
+async def _ask_about_letters(
+    visit: Visit, verb: str, which: Selection, *, ids: Sequence[int], fields: Mapping[str, str]
+) -> Response:
+    found = await visit.desk.letters.find(which, limit=ROWS_AT_ONCE)
+    return await visit.page(
+        "confirm_letters.html",
+        verb=verb,
+        ids=ids,
+        fields=fields,
+        everything=not ids,
+        seen=as_seen(which),
+        found=found,
+        capped=len(found) >= ROWS_AT_ONCE,
+        groups=groups,
+    )
+
+
 async def _act(visit: Visit, verb: str, which: Selection) -> tuple[int, bool]:
     """How many rows were changed, and whether that was all."""
     letters = visit.desk.letters
-    act = letters.requeue if verb == "requeue" else letters.discard
     changed, after = 0, 0
-    # Not what dies meanwhile, perhaps by this very requeue.
-    last = await _last_id(visit, which)
     until = asyncio.get_running_loop().time() + MOST_SECONDS
-    while found := await letters.find(
-        replace(which, last_id=last), after_id=after, limit=ROWS_AT_ONCE
-    ):
-        changed += await act([letter.id for letter in found])
-        if verb == "discard":
-            _log_discarded(visit, found)
+    while found := await letters.find(which, after_id=after, limit=ROWS_AT_ONCE):
+        ids = [letter.id for letter in found]
+        if verb == "requeue":
+            changed += await letters.requeue(ids)
+        else:
+            gone = set(await letters.discard(ids))
+            changed += len(gone)
+            _log_discarded(visit, [letter for letter in found if letter.id in gone])
         after = found[-1].id
         if asyncio.get_running_loop().time() > until:
             return changed, False
     return changed, True
 
 
-async def _last_id(visit: Visit, which: Selection) -> int:
-    last = 0
+async def _by_now(visit: Visit, which: Selection) -> Selection:
+    """*which*, without what dies from now on, perhaps by this very requeue: nobody was asked about it."""
+    last, known_at = 0, None
     while found := await visit.desk.letters.find(which, after_id=last, limit=10_000):
-        last = found[-1].id
-    return last
+        last, known_at = found[-1].id, latest_of(found, known_at)
+    return replace(which, last_id=last, known_at=known_at)
 
 
 def _log_discarded(visit: Visit, found: Sequence[Found]) -> None:

@@ -16,6 +16,7 @@ from outbox_relay.admin.selecting import (
     NotUnderstood,
     dead_letters,
     event_filter,
+    row_number,
     which_event,
 )
 from outbox_relay.admin.web import Visit, address, visit_of
@@ -133,7 +134,7 @@ async def events(visit: Visit) -> Response:
     page = await search_events(
         visit.desk.access,
         event_filter(fields.values),
-        before_id=int(before) if before.isdigit() else None,
+        before_id=row_number(before) if before else None,
         limit=EVENTS_A_PAGE,
     )
     older = None
@@ -187,7 +188,7 @@ async def letters(visit: Visit) -> Response:
     fields = _fields(visit, "topic", "reason", "key", "since", "until")
     which = dead_letters(fields.values)
     after = visit.request.query_params.get("after", "")
-    start = int(after) if after.isdigit() else 0
+    start = row_number(after) if after else 0
     desk = visit.desk
     found = await desk.letters.find(which, after_id=start, limit=LETTERS_A_PAGE)
     counted = await desk.letters.find(which, limit=COUNTED_LETTERS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 from outbox_relay.operations import EventFilter
 from outbox_relay.relay.dead_letters import Selection
-from outbox_relay.schema import Status
+from outbox_relay.schema import MAX_ID, Status
 from outbox_relay.shown import typed_instant, typed_key
 
 
@@ -38,6 +40,38 @@ def dead_letters(fields: Mapping[str, str]) -> Selection:
         since=_moment(fields, "since"),
         until=_moment(fields, "until"),
     )
+
+
+SEEN: Final = ("seen_to", "seen_at")
+"""Fields that say what was dead when somebody was asked about it."""
+
+
+def as_seen(which: Selection) -> dict[str, str]:
+    """The bounds of *which*, for the form that asks about it."""
+    known_at = "" if which.known_at is None else which.known_at.isoformat()
+    return dict(zip(SEEN, (str(which.last_id or 0), known_at), strict=True))
+
+
+def seen_by_then(which: Selection, fields: Mapping[str, str]) -> Selection:
+    """*which* within the bounds that the form names. Raises NotUnderstood."""
+    last, at = (fields.get(name, "") for name in SEEN)
+    try:
+        known_at = datetime.fromisoformat(at) if at else None
+    except ValueError:
+        raise NotUnderstood(f"{at[:50]!r} is no time: choose the rows again") from None
+    return replace(which, last_id=row_number(last), known_at=known_at)
+
+
+def row_number(text: str) -> int:
+    """
+    The row's id that *text* is. Raises NotUnderstood.
+
+    >>> row_number("1754")
+    1754
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(MAX_ID)):
+        raise NotUnderstood(f"{text[:50]!r} is no id of a row")
+    return min(int(text), MAX_ID)
 
 
 def _some(fields: Mapping[str, str], name: str) -> tuple[str, ...]:
@@ -82,8 +116,8 @@ def which_event(text: str) -> int | UUID:
     42
     """
     text = text.strip()
-    if text.isascii() and text.isdigit() and len(text) < 20:
-        return int(text)
+    if text.isascii() and text.isdigit():
+        return row_number(text)
     try:
         return UUID(text)
     except ValueError:

@@ -128,8 +128,12 @@ class Form:
         self._fields = fields
 
     def one(self, name: str) -> str:
-        """The value of *name*; nothing if it is not there."""
-        return next((value for key, value in self._fields if key == name), "").strip()
+        """The value of *name*, without spaces around it; nothing if it is not there."""
+        return self.as_sent(name).strip()
+
+    def as_sent(self, name: str) -> str:
+        """The value of *name* with its spaces, which may be part of a topic's name."""
+        return next((value for key, value in self._fields if key == name), "")
 
     def all(self, name: str) -> list[str]:
         """Each value of *name*."""

@@ -9,11 +9,16 @@ from typing import Annotated
 import typer
 
 from outbox_relay.cli.exits import Exit, fail
-from outbox_relay.cli.options import instant, key_bytes
+from outbox_relay.cli.options import (
+    bounded,
+    instant,
+    key_bytes,
+)
 from outbox_relay.relay.dead_letters import Selection
 
 IdOption = Annotated[
-    list[int] | None, typer.Option("--id", metavar="ID", help="This row. May be repeated.")
+    list[int] | None,
+    typer.Option("--id", metavar="ID", help="This row. May be repeated."),
 ]
 ReasonOption = Annotated[
     list[str] | None,
@@ -50,9 +55,9 @@ def selection(
     """What the options choose. Ends with 2 if one of them cannot be read."""
     now = datetime.now(UTC)
     return Selection(
-        ids=tuple(ids or ()),
-        first_id=from_id,
-        last_id=to_id,
+        ids=tuple(map(bounded, ids or ())),
+        first_id=bounded(from_id),
+        last_id=bounded(to_id),
         topics=tuple(topics or ()),
         keys=tuple(key_bytes(key) for key in keys or ()),
         reasons=tuple(reasons or ()),

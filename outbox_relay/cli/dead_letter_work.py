@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from outbox_relay.errors import StoreUnavailable
-from outbox_relay.relay.dead_letters import DeadLetters, Found, Selection
+from outbox_relay.relay.dead_letters import DeadLetters, Found, Selection, latest_of
 
 ROWS_AT_ONCE: Final = 500
 """Rows of one statement that changes them: it holds its locks for a few milliseconds."""
@@ -31,6 +32,8 @@ class Survey:
 
     counts: Counter[tuple[str, str]]
     last_id: int
+    known_at: datetime | None = None
+    """When the last of them was given up."""
 
     @property
     def rows(self) -> int:
@@ -49,11 +52,11 @@ class Done:
 async def survey(letters: DeadLetters, selection: Selection) -> Survey:
     """Count the dead letters of *selection*, page by page."""
     counts: Counter[tuple[str, str]] = Counter()
-    last_id = 0
+    last_id, known_at = 0, None
     while found := await letters.find(selection, after_id=last_id, limit=ROWS_TO_COUNT):
         counts.update([(letter.topic, letter.reason) for letter in found])
-        last_id = found[-1].id
-    return Survey(counts, last_id)
+        last_id, known_at = found[-1].id, latest_of(found, known_at)
+    return Survey(counts, last_id, known_at)
 
 
 class Pace:
@@ -91,7 +94,8 @@ async def act_on_all(
     A SIGINT or SIGTERM ends it after the rows that are under way; a second SIGINT at once.
     """
     upto = min(surveyed.last_id, selection.last_id or surveyed.last_id)
-    rest = replace(selection, last_id=upto)
+    # A row with a smaller id may die meanwhile: nobody was asked about it.
+    rest = replace(selection, last_id=upto, known_at=surveyed.known_at)
     started, seen, changed, after = time.monotonic(), 0, 0, 0
     with stop_signals() as stop:
         while not stop.is_set():

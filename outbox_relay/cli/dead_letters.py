@@ -40,6 +40,7 @@ from outbox_relay.cli.options import (
     ToIdOption,
     TopicOption,
     YesOption,
+    bounded,
     load,
 )
 from outbox_relay.relay.dead_letters import DeadLetter, DeadLetters, Found, Selection
@@ -109,7 +110,7 @@ def show(
     """Show one dead letter. Exits with 1 if there is none of this id."""
 
     async def work(letters: DeadLetters) -> tuple[list[DeadLetter], bytes]:
-        found = await letters.read([row_id])
+        found = await letters.read([bounded(row_id)])
         return found, await letters.payload(row_id) if found and with_payload else b""
 
     found, stored = _run(config, flags, lambda _: work)
@@ -244,9 +245,16 @@ async def _act(letters: DeadLetters, order: _Order, surveyed: Survey, settings: 
     from outbox_relay.logs import configure_logs, get_logger
 
     logger = get_logger()
+    gone: set[int] = set()
+
+    async def discard(ids: Sequence[int]) -> int:
+        gone.clear()
+        gone.update(await letters.discard(ids))
+        return len(gone)
 
     def acted(found: Sequence[Found]) -> None:
-        for letter in found if order.verb == "discard" else ():
+        # Not what somebody else requeued in between.
+        for letter in [letter for letter in found if letter.id in gone]:
             logger.info(
                 "dead_letter_discarded",
                 row_id=letter.id,
@@ -262,7 +270,7 @@ async def _act(letters: DeadLetters, order: _Order, surveyed: Survey, settings: 
             letters,
             order.selection,
             surveyed,
-            act=letters.requeue if order.verb == "requeue" else letters.discard,
+            act=letters.requeue if order.verb == "requeue" else discard,
             acted=acted,
             pace=order.pace,
             advance=advance,

@@ -11,7 +11,11 @@ from uuid import UUID
 import typer
 
 from outbox_relay.cli.exits import Exit, fail
-from outbox_relay.cli.options import instant, key_bytes
+from outbox_relay.cli.options import (
+    bounded,
+    instant,
+    key_bytes,
+)
 from outbox_relay.schema import Status
 
 if TYPE_CHECKING:
@@ -68,8 +72,8 @@ def filter_of(
         statuses=tuple(Status[status.name] for status in statuses or ()),
         since=instant(since, now=now, option="--since"),
         until=instant(until, now=now, option="--until"),
-        first_id=from_id,
-        last_id=to_id,
+        first_id=bounded(from_id),
+        last_id=bounded(to_id),
     )
 
 
@@ -81,7 +85,7 @@ def row_or_event_id(text: str) -> int | UUID:
     1754
     """
     if text.isascii() and text.isdigit() and len(text) < 20:
-        return int(text)
+        return bounded(int(text))
     return event_id_of(text, option="")
 
 

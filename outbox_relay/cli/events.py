@@ -28,6 +28,7 @@ from outbox_relay.cli.options import (
     SetOption,
     ToIdOption,
     TopicOption,
+    bounded,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def search(
         from_id=from_id, to_id=to_id,
     )  # fmt: skip
     wanted = None if ce_id is None else event_id_of(ce_id, option="--ce-id")
-    page = _look(settings, which, wanted, before=before, limit=limit, seconds=seconds)
+    page = _look(settings, which, wanted, before=bounded(before), limit=limit, seconds=seconds)
     if as_json:
         typer.echo(json.dumps(view.page_as_json(page)))
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, overload
 
 import typer
 
 from outbox_relay.cli.exits import Exit, fail
 from outbox_relay.config import CONFIG_VARIABLE, Config, find_config, load_config
 from outbox_relay.errors import ConfigError
+from outbox_relay.schema import MAX_ID
 from outbox_relay.shown import typed_instant, typed_key
 
 if TYPE_CHECKING:
@@ -84,3 +85,21 @@ def instant(text: str | None, *, now: datetime, option: str) -> datetime | None:
         return None if text is None else typed_instant(text, now=now)
     except ValueError as error:
         fail(Exit.USAGE, f"{option} {text}: {error}")
+
+
+@overload
+def bounded(row_id: int) -> int: ...
+
+
+@overload
+def bounded(row_id: int | None) -> int | None: ...
+
+
+def bounded(row_id: int | None) -> int | None:
+    """
+    The id, or the largest that a table can have: drivers break over larger numbers.
+
+    >>> bounded(7), bounded(10**30) == MAX_ID, bounded(None)
+    (7, True, None)
+    """
+    return None if row_id is None else max(0, min(row_id, MAX_ID))

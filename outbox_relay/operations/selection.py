@@ -19,8 +19,6 @@ MOST_SLICE_ROWS: Final = 50_000
 SKEW_SECONDS: Final = 60.0
 """`created_at` follows the ids, but for transactions that ran side by side and clocks that were set."""
 
-MAX_ID: Final = 2**63 - 1
-
 _SINCE_1582: Final = 0x01B21DD213814000
 """From the first day of version 1 UUIDs to 1970, in steps of 100 ns."""
 

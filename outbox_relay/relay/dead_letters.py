@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -23,6 +23,8 @@ class Selection:
     """Given up then or later. Times are UTC, without a zone."""
     until: datetime | None = None
     """Given up before."""
+    known_at: datetime | None = None
+    """Not given up later than that: whoever chose saw only what was dead by then."""
 
     def described(self) -> dict[str, object]:
         """What is given, for a log line: of keys only how many, since they are the application's data."""
@@ -47,6 +49,13 @@ class Found:
     topic: str
     event_id: UUID
     reason: str
+    dead_at: datetime | None = None
+
+
+def latest_of(found: Iterable[Found], before: datetime | None = None) -> datetime | None:
+    """When the last of *found* was given up, or *before* if that is later; None if nothing says so."""
+    instants = [letter.dead_at for letter in found if letter.dead_at is not None]
+    return max([*instants, *([] if before is None else [before])], default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +114,8 @@ class DeadLetters(Protocol):
     async def requeue(self, ids: Sequence[int]) -> int:
         """Let the relay publish *ids* once more. How many of them were dead letters still."""
 
-    async def discard(self, ids: Sequence[int]) -> int:
-        """Delete *ids*. How many of them were dead letters still."""
+    async def discard(self, ids: Sequence[int]) -> list[int]:
+        """Delete *ids*. Those of them that were dead letters still: somebody else may be faster."""
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -82,14 +82,14 @@ class AdoptedDeadLetters(SqlDeadLetters):
         """See DeadLetters. As if they had just been written: the other relay selects them too."""
         names = self._names
         change = sa.update(names.outbox).values(event_status=state("NEW"), flush_counter=0)
-        return await self._settle(change, ids)
+        return len(await self._settle(change, ids))
 
-    async def discard(self, ids: Sequence[int]) -> int:
+    async def discard(self, ids: Sequence[int]) -> list[int]:
         """See DeadLetters."""
         return await self._settle(sa.delete(self._names.outbox), ids)
 
-    async def _settle(self, change: sa.Update | sa.Delete, ids: Sequence[int]) -> int:
-        settled = 0
+    async def _settle(self, change: sa.Update | sa.Delete, ids: Sequence[int]) -> list[int]:
+        settled: list[int] = []
         for some in _chunks(ids):
             settled += await self._run(partial(_settled, self._names, change, some))
         return settled
@@ -100,11 +100,11 @@ def _settled(
     change: sa.Update | sa.Delete,
     ids: Sequence[int],
     connection: sa.Connection,
-) -> int:
+) -> list[int]:
     c = names.outbox.c
     chosen = sa.select(c.id).where(c.id.in_(ids), names.given_up()).with_for_update()
     found = list(connection.execute(chosen).scalars())
     if found:
         connection.execute(sa.delete(names.dead).where(names.dead.c.id.in_(found)))
         connection.execute(change.where(c.id.in_(found)))
-    return len(found)
+    return found

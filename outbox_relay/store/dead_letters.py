@@ -61,13 +61,16 @@ class SqlDeadLetters:
         """See DeadLetters."""
         c = self._outbox.c
         query = (
-            self._select(selection, c.id, c.topic, c.event_id, c.last_error)
+            self._select(selection, c.id, c.topic, c.event_id, c.last_error, c.dead_at)
             .where(c.id > after_id)
             .order_by(c.id)
             .limit(limit)
         )
         rows = await self._run(lambda connection: connection.execute(query).all())
-        return [Found(row.id, row.topic, row.event_id, reason_of(row.last_error)) for row in rows]
+        return [
+            Found(row.id, row.topic, row.event_id, reason_of(row.last_error), row.dead_at)
+            for row in rows
+        ]
 
     async def read(self, ids: Sequence[int]) -> list[DeadLetter]:
         """See DeadLetters."""
@@ -105,9 +108,14 @@ class SqlDeadLetters:
         )
         return await self._change(change, ids)
 
-    async def discard(self, ids: Sequence[int]) -> int:
+    async def discard(self, ids: Sequence[int]) -> list[int]:
         """See DeadLetters."""
-        return await self._change(sa.delete(self._outbox), ids)
+        c = self._outbox.c
+        gone: list[int] = []
+        for some in _chunks(ids):
+            which = sa.and_(c.id.in_(some), c.status == Status.DEAD)
+            gone += await self._run(partial(_deleted, self._outbox, which))
+        return gone
 
     async def close(self) -> None:
         """See DeadLetters."""
@@ -130,6 +138,8 @@ class SqlDeadLetters:
             query = query.where(c.dead_at >= selection.since)
         if selection.until is not None:
             query = query.where(c.dead_at < selection.until)
+        if selection.known_at is not None:
+            query = query.where(sa.or_(c.dead_at.is_(None), c.dead_at <= selection.known_at))
         if selection.reasons:
             query = query.where(sa.or_(*map(self._is_given_up_for, selection.reasons)))
         return query
@@ -138,7 +148,7 @@ class SqlDeadLetters:
         error = self._outbox.c.last_error
         return sa.or_(error == reason, error.startswith(f"{reason}:", autoescape=True))
 
-    async def _change(self, change: sa.Update | sa.Delete, ids: Sequence[int]) -> int:
+    async def _change(self, change: sa.Update, ids: Sequence[int]) -> int:
         c = self._outbox.c
         changed = 0
         for some in _chunks(ids):
@@ -179,5 +189,19 @@ def _chunks(ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
         yield tuple(ids[start : start + ROWS_A_STATEMENT])
 
 
-def _matched(change: sa.Update | sa.Delete, connection: sa.Connection) -> int:
+def _matched(change: sa.Update, connection: sa.Connection) -> int:
     return connection.execute(change).rowcount
+
+
+def _deleted(
+    outbox: sa.Table, which: sa.ColumnElement[bool], connection: sa.Connection
+) -> list[int]:
+    """Delete the rows of *which*; their ids."""
+    id_ = outbox.c.id
+    if connection.dialect.delete_returning:
+        return list(connection.execute(sa.delete(outbox).where(which).returning(id_)).scalars())
+    # MySQL: locked, so that nobody else deletes or requeues them in between.
+    found = list(connection.execute(sa.select(id_).where(which).with_for_update()).scalars())
+    if found:
+        connection.execute(sa.delete(outbox).where(id_.in_(found)))
+    return found

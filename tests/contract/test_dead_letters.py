@@ -4,12 +4,13 @@ Dead letters on each database: whose keys they hold, and what operators do with 
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
-from outbox_relay.relay.dead_letters import Selection
+from outbox_relay.relay.dead_letters import Selection, latest_of
 from outbox_relay.relay.ports import ReadPlan
 from outbox_relay.schema import Status
 from outbox_relay.store import DatabaseOptions
@@ -190,7 +191,7 @@ async def test_only_dead_letters_are_requeued_or_discarded(sql_world, letters):
     await sql_world.store.mark_produced(ids[:1], lease.term)
 
     assert await letters.requeue(ids) == 0
-    assert await letters.discard(ids) == 0
+    assert await letters.discard(ids) == []
     assert [sql_world.status(row_id) for row_id in ids] == [Status.PRODUCED, Status.PENDING]
 
 
@@ -200,10 +201,30 @@ async def test_a_discarded_row_is_gone(sql_world, letters):
     """
     ids = await give_up(sql_world, ("t", b"k", "too_large: x"), ("t", b"k", "too_large: x"))
     discarded = await letters.discard(ids[:1])
+    again = await letters.discard(ids[:1])
     found = await letters.find(Selection())
 
-    assert discarded == 1
+    assert discarded == ids[:1]
+    assert again == []
     assert [letter.id for letter in found] == ids[1:]
+
+
+async def test_what_died_later_was_not_seen(sql_world, letters):
+    """
+    Whoever was asked about some saw those that were dead by then, whatever the ids of the others are.
+    """
+    writer = sql_world.begin()
+    early, shown = writer.insert("t"), writer.insert("t")
+    writer.commit()
+    lease = await sql_world.store.acquire("me", wake_address="", lease_seconds=15)
+    await sql_world.store.mark_dead(shown, "too_large: x", lease.term)
+    known_at = latest_of(await letters.find(Selection()))
+    await asyncio.sleep(0.002)  # one database knows milliseconds only
+    await sql_world.store.mark_dead(early, "too_large: x", lease.term)
+    seen = await letters.find(Selection(known_at=known_at))
+
+    assert [letter.id for letter in seen] == [shown]
+    assert [letter.id for letter in await letters.find(Selection())] == [early, shown]
 
 
 async def test_they_come_in_pages(sql_world, letters):

@@ -87,6 +87,14 @@ class Office:
             )
         return row_id
 
+    def die_in_an_hour(self, row_id: int) -> None:
+        """Let a dead letter be one that died an hour from now."""
+        later = sa.func.datetime("now", "+1 hour")
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.update(self.outbox).where(self.outbox.c.id == row_id).values(dead_at=later)
+            )
+
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """What a SELECT finds."""
         with self.engine.begin() as connection:

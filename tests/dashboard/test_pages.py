@@ -4,8 +4,11 @@ What the pages show and what their forms do.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from outbox_relay.admin import actions
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.operations import ALL_TOPICS, THE_PURGE
 from outbox_relay.schema import Codec
@@ -215,6 +218,89 @@ async def test_all_that_fit_the_search(office):
 
     assert office.rows("SELECT topic FROM outbox WHERE status = 2") == [("payments",)] * 2
     assert office.rows("SELECT id FROM outbox WHERE status = 0") == [(waiting,)]
+
+
+async def test_what_dies_after_the_question_is_left(office):
+    """
+    Whoever confirmed saw three dead letters, and discards these: neither a later row nor an earlier one that
+    died since.
+    """
+    early = office.write()
+    shown = [office.kill(office.write()) for _ in range(3)]
+    asked = await office.post("/dead-letters/change", **{"all": "yes", "verb": "discard"})
+    fields = dict(re.findall(r'type="hidden" name="([a-z_]+)" value="([^"]*)"', asked.text))
+    office.kill(early)
+    office.die_in_an_hour(early)
+    late = office.kill(office.write())
+    answer = await office.post(
+        "/dead-letters/change", **fields | {"verb": "discard", "known": "yes"}
+    )
+
+    assert answer.status_code == 303
+    assert office.rows("SELECT id FROM outbox ORDER BY id") == [(early,), (late,)]
+    assert shown[0] not in (early, late)
+
+
+async def test_two_operators_at_once(office, caplog, monkeypatch):
+    """
+    What the other one requeued in between is not told as discarded: it will be published.
+    """
+    rows = [office.kill(office.write()) for _ in range(2)]
+    find, told = office.desk.letters.find, []
+
+    async def slow(*args, **more):
+        found = await find(*args, **more)
+        await office.desk.letters.requeue(rows[:1])
+        return found
+
+    monkeypatch.setattr(office.desk.letters, "find", slow)
+    monkeypatch.setattr(actions, "_log_discarded", lambda _, found: told.extend(found))
+    known_at = "2100-01-01T00:00:00"
+    await office.post(
+        "/dead-letters/change",
+        all="yes", verb="discard", sure="yes", known="yes", seen_to=str(rows[1]), seen_at=known_at,
+    )  # fmt: skip
+
+    assert office.rows("SELECT id, status FROM outbox") == [(rows[0], 0)]
+    assert [letter.id for letter in told] == [rows[1]]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/events?before=%C2%B2",
+        "/dead-letters?after=1e3",
+        f"/events/{'9' * 4400}",
+        "/events?id=%C2%B2",
+    ],
+)
+async def test_a_number_that_is_none_is_a_clear_error(office, path):
+    """
+    Also what Python takes for digits and no number, or for a number and too long.
+    """
+    answer = await office.get(path)
+    while answer.status_code == 303:
+        answer = await office.get(answer.headers["location"])
+
+    assert answer.status_code == 400
+
+
+async def test_a_number_larger_than_any_id_finds_nothing(office):
+    """
+    Drivers break over it; a person is told that there is no such event.
+    """
+    assert (await office.get("/events/9223372036854775808")).status_code == 404
+    assert (await office.get("/events?before=9223372036854775808")).status_code == 200
+
+
+async def test_a_topic_with_spaces_around_it_is_that_topic(office):
+    """
+    Any program may write such a name, and pause it.
+    """
+    await office.post("/topics/pause", topic=" orders ")
+    await office.post("/topics/resume", topic="orders")
+
+    assert office.rows("SELECT topic FROM outbox_control") == [(" orders ",)]
 
 
 async def test_nothing_chosen_changes_nothing(office):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import doctest
 import os
 import signal
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -19,20 +20,33 @@ from outbox_relay.relay.dead_letters import Found, Selection
 from outbox_relay.schema import Codec
 from outbox_relay.testing import settle
 
+LONG_AGO = datetime(2026, 1, 1)  # noqa: DTZ001 - as the tables have it
+
 
 class Letters:
     """Dead letters in memory; `fails_after` statements the database is away."""
 
     def __init__(self, rows: int, *, fails_after: int | None = None) -> None:
         self.dead = set(range(1, rows + 1))
+        self.late: set[int] = set()
         self.statements: list[int] = []
         self.fails_after = fails_after
 
     async def find(self, selection, *, after_id=0, limit=1000):
         await settle()  # as a database does: the loop runs meanwhile
         upto = selection.last_id or 10**9
-        ids = [row_id for row_id in sorted(self.dead) if after_id < row_id <= upto]
-        return [Found(row_id, "t", uuid7(), "too_large") for row_id in ids[:limit]]
+        known_at = selection.known_at or LONG_AGO + timedelta(days=1)
+        ids = [
+            row_id
+            for row_id in sorted(self.dead)
+            if after_id < row_id <= upto and self.dead_at(row_id) <= known_at
+        ]
+        return [
+            Found(row_id, "t", uuid7(), "too_large", self.dead_at(row_id)) for row_id in ids[:limit]
+        ]
+
+    def dead_at(self, row_id):
+        return LONG_AGO if row_id not in self.late else LONG_AGO + timedelta(hours=1)
 
     async def requeue(self, ids):
         if len(self.statements) == self.fails_after:
@@ -87,6 +101,29 @@ async def test_what_came_after_the_count_is_left():
 
     assert done == Done(3)
     assert letters.dead == {4, 5}
+
+
+async def test_what_died_after_the_count_is_left_also_with_a_smaller_id():
+    """
+    A row that waited long dies while somebody reads the question: it is not among what was answered.
+    """
+    letters = Letters(5)
+    letters.dead -= {2}
+    surveyed = await survey(letters, Selection())
+    letters.dead |= {2}
+    letters.late |= {2}
+    done = await act_on_all(
+        letters,
+        Selection(),
+        surveyed,
+        act=letters.requeue,
+        acted=lambda found: None,
+        pace=Pace(None),
+        advance=lambda rows: None,
+    )
+
+    assert done == Done(4)
+    assert letters.dead == {2}
 
 
 async def test_an_error_says_how_many_were_done_and_the_rest_can_follow():
