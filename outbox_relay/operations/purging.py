@@ -66,6 +66,7 @@ class HandPurge:
     sleep: Callable[[float], Awaitable[bool]]
     """Rest so long; whether to go on."""
     told: PurgeTold = field(default_factory=PurgeTold)
+    clock: Callable[[], float] = time.monotonic
     rows: int = 0
     """How many were deleted."""
     _walk: Walk = field(init=False)
@@ -108,7 +109,7 @@ class HandPurge:
 
     async def _delete(self, some: Sequence[Aged]) -> float:
         """Delete *some*; how long to rest then."""
-        started = time.monotonic()
+        started = self.clock()
         if started - self._asked_at >= ASK_SECONDS:
             self._asked_at = started
             reason = await self.is_paused()
@@ -116,10 +117,10 @@ class HandPurge:
                 raise PurgePaused(
                     f"the purge is paused: {reason}; let it go on with outbox-relay resume --purge"
                 )
-        started = time.monotonic()
+        started = self.clock()
         plan = self._walk.plan(0, len(some))
         count = await self.purger.purge_by_hand([row.id for row in some], plan)
-        seconds = time.monotonic() - started
+        seconds = self.clock() - started
         self._walk.pace.deleted(len(some), seconds)
         self.rows += count
         if count and self.status is Status.DEAD:

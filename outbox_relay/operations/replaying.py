@@ -108,6 +108,7 @@ class Replay:
         told: Told | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._order = order
         self._rows = rows
@@ -118,6 +119,7 @@ class Replay:
         self._told = told or Told()
         self._sleep = sleep
         self._jitter = jitter
+        self._clock = clock
         self._partitions: dict[str, KeyPartitions] = {}
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
         self._backoff = Backoff(max_seconds=10.0)
@@ -136,7 +138,7 @@ class Replay:
             after_id=state.after_id, last_id=state.last_id, rows=pace.page_rows
         )
         async with aclosing(pages):  # type: ignore[type-var]
-            started = time.monotonic()
+            started = self._clock()
             async for page, upto in pages:
                 self._passed_over = 0
                 count = await self._publish_page(page)
@@ -148,10 +150,10 @@ class Replay:
                 )
                 self._told.saved(state)
                 self._told.published(len(page))
-                pause = pace.pause(len(page), started=started, now=time.monotonic())
+                pause = pace.pause(len(page), started=started, now=self._clock())
                 if not state.done and not await rest(pause):
                     break
-                started = time.monotonic()
+                started = self._clock()
         return state
 
     async def _publish_page(self, page: Sequence[Row]) -> int:
@@ -210,7 +212,7 @@ class Replay:
         self, topic: str, partition: int, batch: Sequence[tuple[Row, Record]]
     ) -> int:
         """Publish *batch* until the broker has it; how much of it is there."""
-        failures, give_up = 0, time.monotonic() + GIVE_UP_SECONDS
+        failures, give_up = 0, self._clock() + GIVE_UP_SECONDS
         while True:
             outcome = await self._broker.publish(topic, partition, [record for _, record in batch])
             match outcome:
@@ -224,7 +226,7 @@ class Replay:
                     first = await self._publish(topic, partition, batch[:middle])
                     return first + await self._publish(topic, partition, batch[middle:])
                 case Unknown(detail=detail):
-                    if time.monotonic() > give_up:
+                    if self._clock() > give_up:
                         raise ReplayStopped(f"topic {topic}: {detail}")
                     failures += 1
                     self._told.waits(detail)

@@ -37,10 +37,11 @@ class Canary:
             around.observer.canary_every(0.0)
 
     async def _one(self, *, until: float) -> None:
-        observer = self._around.observer
+        around, observer = self._around, self._around.observer
         try:
-            row_id = await self._around.store.write_canary(self._options.topic)
+            row_id = await around.store.write_canary(self._options.topic)
             observer.canary("written", 0.0)
+            started = around.clock.now()
             seconds = await self._follow(row_id, until=until)
         except StoreUnavailable as error:
             if error.ends_term:
@@ -48,25 +49,39 @@ class Canary:
             observer.canary("failed", 0.0)
             observer.log("canary_failed", error=str(error))
             return
-        if seconds is None:
-            observer.canary("late", 0.0)
-            observer.log("canary_failed", row_id=row_id, error="it is not marked yet")
-        elif seconds == CANARY_DEAD:
-            observer.canary("failed", 0.0)
-            observer.log("canary_failed", row_id=row_id, error="it is a dead letter")
-        else:
-            observer.canary("acked", seconds)
+        waited = around.clock.now() - started
+        outcome, took, wrong = fate(seconds, waited, around.options.retention_seconds)
+        observer.canary(outcome, took)
+        if wrong:
+            observer.log("canary_failed", row_id=row_id, error=wrong)
 
     async def _follow(self, row_id: int, *, until: float) -> float | None:
-        """How long it took until the row was marked, or CANARY_DEAD; None if neither is so by *until*."""
+        """What the store says of the row, once it is settled; None if it is not by *until*."""
         clock, pause = self._around.clock, FIRST_LOOK_SECONDS
-        started = clock.now()
         while True:
             seconds = await self._around.store.canary_seconds(row_id)
-            if seconds is not None:
-                return clock.now() - started if seconds == CANARY_GONE else seconds
             left = until - clock.now()
-            if left <= 0:
-                return None
+            if seconds is not None or left <= 0:
+                return seconds
             await clock.sleep(min(pause, left))
             pause = min(MOST_LOOK_SECONDS, pause * 1.5)
+
+
+def fate(seconds: float | None, waited: float, retention_seconds: float) -> tuple[str, float, str]:
+    """
+    What became of a canary of which the store says *seconds*: its outcome, how long it took, what is wrong.
+
+    A row that is gone was acked if rows are deleted on the ack, or purged so soon; else somebody deleted it.
+
+    >>> fate(CANARY_GONE, 0.2, 0.0), fate(CANARY_GONE, 0.2, 3600.0)
+    (('acked', 0.2, ''), ('failed', 0.0, 'its row is gone'))
+    """
+    if seconds is None:
+        return "late", 0.0, "it is not marked yet"
+    if seconds == CANARY_DEAD:
+        return "failed", 0.0, "it is a dead letter"
+    if seconds != CANARY_GONE:
+        return "acked", seconds, ""
+    if waited >= retention_seconds:
+        return "acked", waited, ""
+    return "failed", 0.0, "its row is gone"

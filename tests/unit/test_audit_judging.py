@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outbox_relay.audit.plan import EVER, Plan, from_offsets
-from outbox_relay.audit.ports import Batch, Part, Span
+from outbox_relay.audit.ports import Batch, Part, Span, TableRow
 from outbox_relay.audit.reading import begin_seen
 from outbox_relay.audit.records import Flag, told
 from outbox_relay.relay.partitioning import KeyPartitions

@@ -241,6 +241,20 @@ async def test_a_canary_that_is_refused_is_no_success(canary, broker, clock, wat
     assert watched.value("canary_timestamp_seconds", step="acked") < began + 1
 
 
+async def test_a_canary_that_somebody_deleted_is_no_success(canary, broker, store, clock, watched):
+    """
+    Such as a dead letter that was discarded before it was looked at again. Rows are kept for a week here.
+    """
+    broker.down = True
+    canary()
+    await clock.advance(1)
+    store.rows.clear()
+    await clock.advance(3)
+
+    assert watched.value("canaries_total", outcome="acked") == 0
+    assert watched.value("canaries_total", outcome="failed") == 1
+
+
 async def test_who_stands_by_writes_no_canary(canary, clock, watched, start):
     """
     And shows an interval of 0, for which no alert waits.
