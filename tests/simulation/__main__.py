@@ -14,7 +14,7 @@ import pytest
 
 from tests.simulation import corpus
 from tests.simulation.campaign import Tally, campaign, hunt_slice
-from tests.simulation.scenario import FAULTS, OUTAGE, scenario
+from tests.simulation.scenario import FAULTS, OPERATIONS, OUTAGE, scenario
 from tests.simulation.shrink import run, shrink, story
 from tests.simulation.wrong import NAMED, WRONG, rule_of
 
@@ -25,6 +25,18 @@ ALWAYS = (
     "row large",
     "row invalid",
     "row unreadable",
+)
+
+
+OF_OPERATORS = (
+    "operator killed",
+    "row published again",
+    "row purged by hand",
+    "dead letter changed",
+    "canary written",
+    "canary acked",
+    "canary late",
+    "canary failed",
 )
 
 
@@ -80,7 +92,8 @@ def _print_table(tally: Tally, first: int, processes: int) -> None:
     print(", ".join(f"{count:,} {name}" for name, count in sorted(tally.worlds.items())))
     print(f"seeds with fewer than 3 faults: {tally.few_faults}\n")
     print("| fault | times met |\n|---|---|")
-    for kind in (*FAULTS, OUTAGE, *ALWAYS):
+    commands = [f"operator: {kind}" for kind in dict.fromkeys(OPERATIONS)]
+    for kind in (*FAULTS, OUTAGE, *ALWAYS, *commands, *OF_OPERATORS):
         print(f"| {kind} | {tally.hits[kind]:,} |")
 
 

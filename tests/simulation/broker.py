@@ -103,7 +103,7 @@ class Cluster:
 class SimulatedBroker:
     """The `MessageBroker` port of one relay."""
 
-    def __init__(self, process: Process, cluster: Cluster, store: SimulatedStore) -> None:
+    def __init__(self, process: Process, cluster: Cluster, store: SimulatedStore | None) -> None:
         self._process = process
         self._cluster = cluster
         self._store = store
@@ -133,6 +133,7 @@ class SimulatedBroker:
 
     async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Outcome:
         cluster, oracle = self._cluster, self._cluster.oracle
+        assert self._store is not None
         owners = self._store.lanes()
         call = oracle.sends(self._store.term, topic, records, owners)
         seqs = [int(record.seq) for record in records]
@@ -144,16 +145,24 @@ class SimulatedBroker:
                 # The client connects first. Whatever happens meanwhile, the batch goes out.
                 await asyncio.sleep(0.0005)
             self._request(topic, partition, call, answer)
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                outcome = await answer
-        except TimeoutError:
-            outcome = Unknown(fault=Fault.PARTITION, detail="no answer in time")
+            outcome = await self._answer(answer)
         finally:
             oracle.answered(
                 call, acked=isinstance(outcome, Acked), refused=isinstance(outcome, Rejected)
             )
             cluster.trace(self._process.name, type(outcome).__name__.lower(), topic, seqs)
         return outcome
+
+    @staticmethod
+    async def _answer(answer: asyncio.Future[Outcome]) -> Outcome:
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await answer
+        except TimeoutError:
+            return Unknown(fault=Fault.PARTITION, detail="no answer in time")
+
+    def _appended(self, call: Call) -> None:
+        self._cluster.oracle.appended(call.events)
 
     def _request(
         self, topic: str, partition: int, call: Call, answer: asyncio.Future[Outcome]
@@ -178,7 +187,7 @@ class SimulatedBroker:
                 outcome = cluster.verdict(topic, partition, call.events)
             if isinstance(outcome, Acked):
                 cluster.trace("broker", "appends", topic, [e.row.id for e in call.events])
-                cluster.oracle.appended(call.events)
+                self._appended(call)
                 if fault == "crash after an ack":
                     cluster.on_crash(process)
             if fault == "SIGTERM after an ack":

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.scenario import Fault, RowPlan, Scenario, Write
+from tests.simulation.scenario import Fault, Operation, RowPlan, Scenario, Write
 
 PATH = Path(__file__).with_name("corpus.jsonl")
 
@@ -43,7 +43,9 @@ def from_text(line: str) -> Entry:
     plan: dict[str, Any] = fields.pop("scenario")
     writes = tuple(_write(write) for write in plan.pop("writes"))
     faults = tuple(Fault(**fault) for fault in plan.pop("faults"))
-    return Entry(**fields, scenario=Scenario(**plan, writes=writes, faults=faults))
+    operations = tuple(Operation(**operation) for operation in plan.pop("operations", ()))
+    found = Scenario(**plan, writes=writes, faults=faults, operations=operations)
+    return Entry(**fields, scenario=found)
 
 
 def _write(fields: dict[str, Any]) -> Write:

@@ -12,14 +12,27 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from outbox_relay.errors import SchemaMismatch
+from outbox_relay.errors import SchemaMismatch, StoreUnavailable
 from outbox_relay.relay.lease import Lease, Sharing, Term
-from outbox_relay.relay.ports import Aged, Backlog, DeadKeys, PurgePlan, ReadPlan, Row, Waiting
+from outbox_relay.relay.ports import (
+    CANARY_DEAD,
+    CANARY_GONE,
+    Aged,
+    Backlog,
+    DeadKeys,
+    PurgePlan,
+    ReadPlan,
+    Row,
+    Waiting,
+)
 from outbox_relay.schema import LANES, Status
 from outbox_relay.testing.leases import MemoryLeases
 from outbox_relay.testing.store import grouped
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.oracle import Event, Oracle, TermSeen
+from tests.simulation.scenario import RowPlan
+
+BEGAN_US = 1_700_000_000_000_000
 
 
 class DatabaseClock:
@@ -33,7 +46,7 @@ class DatabaseClock:
         return 5_000.0 + self._loop.time() + self.ahead
 
     def wall_us(self) -> int:
-        return 1_700_000_000_000_000 + int(self.now() * 1_000_000)
+        return BEGAN_US + int(self.now() * 1_000_000)
 
 
 class Stored:
@@ -85,6 +98,9 @@ class Database:
         self.paused: set[str] = set()
         self.schema_problem: str | None = None
         self.open_transactions: set[str] = set()
+        self.writer_is_busy: Callable[[], bool] = lambda: False
+        """Whether the one writer that there may be is somebody else."""
+        self.make_event: Callable[[int, RowPlan], Event]
 
     @property
     def server(self) -> str:
@@ -106,6 +122,23 @@ class Database:
             stored = self.rows[row_id]
             stored.committed = True
             self.oracle.committed(stored.event, self._loop.time())
+
+    def canary(self, topic: str) -> Event:
+        """An event of a relay's own, committed at once."""
+        if self.writer_is_busy():
+            raise StoreUnavailable("database is locked")
+        event = self.make_event(self.next_id(), RowPlan(topic, None))
+        self.place(event)
+        self.commit([event.row.id])
+        return event
+
+    def canary_seconds(self, row_id: int) -> float | None:
+        stored = self.rows.get(row_id)
+        if stored is None:
+            return CANARY_GONE
+        if stored.status is not Status.PRODUCED:
+            return CANARY_DEAD if stored.status is Status.DEAD else None
+        return max(0.0, stored.settled_at - (stored.row.created_us - BEGAN_US) / 1e6)
 
     def roll_back(self, ids: Iterable[int]) -> None:
         for row_id in ids:
@@ -306,6 +339,10 @@ class Database:
 
     def purge(self, ids: Sequence[int], plan: PurgePlan, term: Term) -> int:
         self.leases.require(replace(term, lanes=frozenset()))
+        return self.purge_by_hand(ids, plan)
+
+    def purge_by_hand(self, ids: Sequence[int], plan: PurgePlan) -> int:
+        """Whoever deletes them, rows that are due are due."""
         gone = self.to_purge(ids, plan)
         for stored in gone:
             self.oracle.deleted(stored.event, plan.status)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from outbox_relay.cli import dead_letter_work
 from outbox_relay.relay import held, marker, reading, term, window
 from outbox_relay.store import ahead
+from tests.simulation.operators import no_signals
 from tests.simulation.scenario import Scenario
 
 FEW_DEAD_LETTERS = 2
@@ -23,6 +25,7 @@ def knobs(scenario: Scenario) -> Knobs:
         (window, "MOST_SKIP_RANGES"): 1 if few else 100,
         (reading, "MAX_OPEN_IDS"): 3 if few else 5000,
         (marker, "MARK_ROWS"): 4 if few else 2000,
+        (dead_letter_work, "stop_signals"): no_signals,
         (held, "MOST_DEAD_LETTERS"): FEW_DEAD_LETTERS if few else 10_000,
     }
 

@@ -7,8 +7,9 @@ Each check names the promise that it serves (docs/architecture.md). The first vi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from outbox_relay.relay.ports import Record, Row
 from outbox_relay.schema import Status
@@ -258,6 +259,11 @@ class Oracle:
         if event.status is not Status.PRODUCED or status is not Status.PRODUCED:
             self.broken("I2", f"row {event.row.id} is purged, and it is {event.status.name}")
 
+    def canary_acked(self, event: Event | None) -> None:
+        """A relay says that its canary arrived."""
+        if event is not None and not event.appended:
+            self.broken("I3", f"canary {event.row.id} counts as acked, and no broker has it")
+
     # Leases
 
     def took(self, term: TermSeen, passed: dict[str, set[int]]) -> None:
@@ -292,3 +298,59 @@ class Oracle:
             for event in self.events.values()
             if event.committed and not event.gone and event.status is Status.PENDING
         ]
+
+
+class Replayed:
+    """
+    Watches one replay. What was produced when it began must come again, each key's events in their order,
+    however often it was killed; and nothing that was never published.
+    """
+
+    def __init__(
+        self, oracle: Oracle, event_id: Callable[[UUID], UUID], to_topic: str | None
+    ) -> None:
+        self._oracle = oracle
+        self._event_id = event_id
+        self._to_topic = to_topic
+        self._highest: dict[tuple[str, bytes], int] = {}
+        self._there: set[bytes] = set()
+        self.expected: dict[bytes, Event] = {}
+
+    def sends(self, topic: str, record: Record) -> Event | None:
+        """The replay hands *record* to its broker's client."""
+        oracle, headers = self._oracle, dict(record.headers)
+        original = UUID(headers.get("replay-of", b"0" * 32).decode())
+        event = oracle.events.get(original.bytes)
+        if event is None or not event.committed:
+            oracle.broken("I1", f"a replay brings row {record.seq!r}, which never committed")
+            return None
+        row = event.row
+        if (topic, record.key, int(record.seq)) != (self._to_topic or row.topic, row.key, row.id):
+            oracle.broken("I1", f"a replay brings row {row.id} as another event")
+        if record.event_id.decode() != str(self._event_id(original)):
+            oracle.broken("I1", f"a replay brings row {row.id} with an id that does not follow")
+        if not event.appended:
+            oracle.broken("I1", f"a replay brings row {row.id}, which was never published")
+        return event
+
+    def appended(self, events: Iterable[Event]) -> None:
+        """The broker has them."""
+        for event in events:
+            row = event.row
+            if row.event_id in self._there:
+                continue
+            self._there.add(row.event_id)
+            if row.key is None or row.event_id not in self.expected:
+                continue  # it was marked while the replay was under way: it may be left out, or come late
+            line = (row.topic, row.key)
+            highest = self._highest.get(line, 0)
+            if row.id < highest:
+                text = f"a replay brings row {row.id} of {line} behind row {highest}"
+                self._oracle.broken("I4", text)
+            self._highest[line] = max(highest, row.id)
+
+    def ended(self, kept: Collection[bytes]) -> None:
+        """It says that it is done; *kept* is what the table still has."""
+        for event_id, event in self.expected.items():
+            if event_id not in self._there and event_id in kept and not event.gone:
+                self._oracle.broken("I2", f"a replay that ended has left out row {event.row.id}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 ENGINES = ("mariadb", "postgresql", "postgresql ahead", "sqlite")
 """Dirty reads, holders of locks, the same reading ahead of an open transaction, or one writer."""
@@ -97,6 +98,27 @@ class Fault:
     more: float
 
 
+OPERATIONS = ("replay", "replay", "purge", "requeue", "discard")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """
+    A command that an operator gives, and gives again if it fails or is killed.
+
+    `seconds`: how old what is purged must be, or how long the question is read. `killed_after` so many steps, 0 for
+    never. `goes_wrong` and `which` say what becomes of one of its statements.
+    """
+
+    kind: str
+    at: float
+    seconds: float
+    rows_at_once: int
+    killed_after: int
+    goes_wrong: int
+    which: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One world, from its beginning to its end."""
@@ -119,6 +141,9 @@ class Scenario:
     few: bool
     writes: tuple[Write, ...]
     faults: tuple[Fault, ...]
+    canary_seconds: float = 0.0
+    """How often the relays write a canary; 0 for never."""
+    operations: tuple[Operation, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -154,7 +179,27 @@ def scenario(seed: int) -> Scenario:
         few=r.random() < 0.4,
         writes=_writes(r, tuple(topics), size, troubles),
         faults=faults,
+        **_operated(Random(f"operators of {seed}")),
     )
+
+
+def _operated(r: Random) -> dict[str, Any]:
+    """From a source of chance of its own, so that what a seed meant before there were operators it means still."""
+    canary_seconds = r.choice((0.0, 0.0, 1.0, 2.5))
+    count = r.choice((0, 0, 1, 2, 3))
+    operations = tuple(
+        Operation(
+            kind=r.choice(OPERATIONS),
+            at=0.7 + r.random() * BUSY_SECONDS,
+            seconds=r.choice((0.0, 0.3, 1.5)),
+            rows_at_once=r.choice((1, 2, 5, 25)),
+            killed_after=r.choice((0, r.randint(1, 12), r.randint(1, 60))),
+            goes_wrong=r.randrange(6),
+            which=r.randrange(1000),
+        )
+        for _ in range(count)
+    )
+    return {"canary_seconds": canary_seconds, "operations": operations}
 
 
 def _writes(

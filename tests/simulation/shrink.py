@@ -37,7 +37,13 @@ def shrink(scenario: Scenario, promise: str, *, most_runs: int = 400) -> Scenari
 
     while True:
         before = scenario
-        for smaller in (_without_faults, _without_writes, _without_rows, _simpler):
+        for smaller in (
+            _without_operations,
+            _without_faults,
+            _without_writes,
+            _without_rows,
+            _simpler,
+        ):
             scenario = _reduce(scenario, smaller, fails)
         if scenario == before or runs >= most_runs:
             return scenario
@@ -70,6 +76,11 @@ def _parts(items: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         yield ()
 
 
+def _without_operations(scenario: Scenario) -> Iterator[Scenario]:
+    for operations in _parts(scenario.operations):
+        yield replace(scenario, operations=operations)
+
+
 def _without_faults(scenario: Scenario) -> Iterator[Scenario]:
     for faults in _parts(scenario.faults):
         yield replace(scenario, faults=faults)
@@ -96,6 +107,7 @@ def _simpler(scenario: Scenario) -> Iterator[Scenario]:
         {"lasting": ""},
         {"hold_key": False},
         {"few": False},
+        {"canary_seconds": 0.0},
     ):
         candidate = replace(scenario, **change)
         if candidate != scenario and scenario.relays >= 2:

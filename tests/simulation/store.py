@@ -18,7 +18,7 @@ from outbox_relay.store.holders import Holders
 from tests.simulation.database import Database
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import Network
-from tests.simulation.oracle import TermSeen
+from tests.simulation.oracle import Event, TermSeen
 
 MOST_IN_VAIN = 300
 """Reads in a second that bring no row that was not read before. Each pass over a backlog has some."""
@@ -46,6 +46,8 @@ class SimulatedStore:
         self._locks = [asyncio.Lock() for _ in range(7)]
         self._under_way = 0
         self.term: TermSeen | None = None
+        self.canary: Event | None = None
+        """The last one that it wrote."""
         self._seen: set[int] = set()
         self._in_vain: deque[float] = deque()
         self.asked_at = self._loop.time()
@@ -287,10 +289,12 @@ class SimulatedStore:
         return self._database.waiting(limit, by_key)
 
     async def write_canary(self, topic: str) -> int:
-        raise NotImplementedError("no simulated relay writes canaries")
+        self.canary = await self._ask("canary", SAMPLES, lambda: self._database.canary(topic))
+        return self.canary.row.id
 
     async def canary_seconds(self, row_id: int) -> float | None:
-        raise NotImplementedError("no simulated relay writes canaries")
+        database = self._database
+        return await self._ask("follow", SAMPLES, lambda: database.canary_seconds(row_id))
 
     async def aged(self, plan: PurgePlan) -> list[Aged]:
         return await self._ask("aged", PURGES, lambda: self._database.aged(plan))

@@ -14,6 +14,7 @@ from asyncio import events as asyncio_events
 from collections import Counter
 from random import Random
 
+from outbox_relay.relay.canary_options import CanaryOptions
 from outbox_relay.relay.options import RelayOptions
 from outbox_relay.relay.producer import EventProducer, SystemClock
 from outbox_relay.relay.watching import Silent
@@ -22,6 +23,7 @@ from tests.simulation.database import Database
 from tests.simulation.knobs import knobs, set_knobs
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import Network
+from tests.simulation.operators import Operator, Operators
 from tests.simulation.oracle import Event, Oracle, TermSeen, Violation
 from tests.simulation.scenario import (
     BUSY_SECONDS,
@@ -65,9 +67,17 @@ class ProcessClock(SystemClock):
 class Watch(Silent):
     """Tells the world what a relay logs."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, relay: Relay) -> None:
         self._world = world
-        self._name = name
+        self._relay = relay
+        self._name = relay.name
+
+    def canary(self, outcome: str, seconds: float) -> None:
+        world = self._world
+        world.hit[f"canary {outcome}"] += 1
+        world.trace(self._name, "canary", outcome)
+        if outcome == "acked":
+            world.oracle.canary_acked(self._relay.store.canary)
 
     def log(self, event: str, **fields: object) -> None:
         if self._world.keeps_trace:
@@ -110,6 +120,7 @@ class World:
         self.writers = Writers(
             self.database, engine=scenario.engine, hit=self.hit, trace=self.trace
         )
+        self.operators = Operators(self)
         self.closing = False
         self.network.on_trouble = self._unclean
         self.network.on_crash = self.crash
@@ -152,9 +163,13 @@ class World:
                 ),
                 publish_deadline_seconds=DEADLINE_SECONDS,
                 owner=relay.name,
-                observer=Watch(self, relay.name),
+                observer=Watch(self, relay),
                 clock=relay.clock,
                 random=Random(self.random.random()),
+                canary=CanaryOptions(
+                    topic=next(iter(s.topics)) if s.canary_seconds else "",
+                    every_seconds=s.canary_seconds or 60.0,
+                ),
             )
 
         relay.producer = relay.context.run(make)
@@ -194,9 +209,12 @@ class World:
             self._lose(relay)
             self.loop.later(0.05 + self.random.random(), self.replace)
 
-    def _crash_between_steps(self, relay: Process) -> None:
+    def _crash_between_steps(self, process: Process) -> None:
+        if isinstance(process, Operator):
+            self.operators.killed(process)
+            return
         self.hit["crash"] += 1
-        self.crash(relay)
+        self.crash(process)
 
     def _lose(self, relay: Process) -> None:
         terms = self._terms(relay)
@@ -270,6 +288,8 @@ class World:
             loop.later(write.at, lambda write=write: loop.create_task(self.writers.write(write)))
         for fault in scenario.faults:
             loop.later(fault.at, faults.begin, fault)
+        for operation in scenario.operations:
+            loop.later(operation.at, self.operators.begin, operation)
         for n in range(scenario.relays):
             loop.later(0.3 * n * self.random.random(), self.start)
         if not self._steps_until(lambda: loop.time() >= BUSY_SECONDS):
@@ -286,7 +306,18 @@ class World:
         faults.end(lasting="")
         if not self._settles(faults.clear_dead_letters, "I2"):
             return
-        self._close()
+        if self._operators_end():
+            self._close()
+
+    def _operators_end(self) -> bool:
+        """With nothing in their way."""
+        deadline = self.loop.time() + SETTLE_SECONDS
+        operators = self.operators
+        if not self._steps_until(lambda: operators.all_done() or self.loop.time() > deadline):
+            return False
+        if not operators.all_done():
+            self.oracle.broken("I2", "a command of an operator never ends")
+        return operators.all_done()
 
     def _stop_in_an_outage(self) -> bool:
         """Everybody gets SIGTERM while nothing answers; then others start, and all is well."""

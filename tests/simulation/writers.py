@@ -33,6 +33,9 @@ class Writers:
         self._locks: dict[tuple[str, bytes], asyncio.Lock] = {}
         self._serial = asyncio.Lock()
         self._born = 0
+        database.make_event = self._event
+        if engine == "sqlite":
+            database.writer_is_busy = self._serial.locked
 
     async def write(self, write: Write) -> None:
         """One transaction."""

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from outbox_relay.testing import FakeClock, InMemoryStore
-from tests.simulation import wrong_leases, wrong_publishing, wrong_reading
+from tests.simulation import wrong_leases, wrong_operators, wrong_publishing, wrong_reading
 from tests.unit import test_held_decisions, test_reading
 
 Wrong = Callable[[Any], None]
 
 WRONG: dict[str, Wrong] = {
     name: made
-    for module in (wrong_reading, wrong_publishing, wrong_leases)
+    for module in (wrong_reading, wrong_publishing, wrong_leases, wrong_operators)
     for name, made in vars(module).items()
     if getattr(made, "__module__", "") == module.__name__
     and not name.startswith("_")
