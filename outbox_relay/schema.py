@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -339,6 +340,11 @@ def _version(metadata: sa.MetaData, name: str) -> sa.Table:
         sa.Column("migrated_at", instant(), nullable=False, server_default=utc_now()),
         **MYSQL_OPTIONS,
     )
+
+
+def is_one_of(column: sa.ColumnElement[str], names: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether the text in *column* is one of *names*, exactly: MySQL would let spaces at its end go."""
+    return (column + ".").in_([f"{name}." for name in names])
 
 
 def schema_problem(version: int | None, min_reader: int | None) -> str | None:

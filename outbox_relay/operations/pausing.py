@@ -18,7 +18,7 @@ from outbox_relay.errors import ConfigError, StoreUnavailable
 from outbox_relay.operations.access import Access
 from outbox_relay.relay.pauses import EVERYTHING
 from outbox_relay.relay.purge import PURGE
-from outbox_relay.schema import MAX_TOPIC_CHARS
+from outbox_relay.schema import MAX_TOPIC_CHARS, is_one_of
 
 ALL_TOPICS: Final = EVERYTHING
 """Stands for every topic, in the control table."""
@@ -94,7 +94,7 @@ async def resume(access: Access, topics: Sequence[str]) -> list[Pause]:
         gone = [found for found in read_pauses(connection, control) if found.topic in wanted]
         if gone:
             names = [found.topic for found in gone]
-            connection.execute(sa.delete(control).where(control.c.topic.in_(names)))
+            connection.execute(sa.delete(control).where(is_one_of(control.c.topic, names)))
         return gone
 
     return await access.run(work)

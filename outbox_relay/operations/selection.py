@@ -10,7 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from outbox_relay.schema import Status
+from outbox_relay.schema import Status, is_one_of
 
 FIRST_SLICE_ROWS: Final = 1000
 MOST_SLICE_ROWS: Final = 50_000
@@ -42,8 +42,9 @@ class EventFilter:
         """What a row must fit, but for its id."""
         c: Any = outbox.c
         found: list[sa.ColumnElement[bool]] = []
+        if self.topics:
+            found.append(is_one_of(c.topic, self.topics))
         for column, values in (
-            (c.topic, self.topics),
             (c.key, self.keys),
             (c.event_name, self.names),
             (c.status, tuple(map(int, self.statuses))),

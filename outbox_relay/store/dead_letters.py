@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from outbox_relay.errors import SchemaMismatch, StoreUnavailable
 from outbox_relay.relay.dead_letters import DeadLetter, Found, Selection, reason_of
 from outbox_relay.relay.ports import DeadKeys
-from outbox_relay.schema import Status, Tables, schema_problem, utc_now
+from outbox_relay.schema import Status, Tables, is_one_of, schema_problem, utc_now
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.login import hint, said
 
@@ -127,7 +127,7 @@ class SqlDeadLetters:
         if selection.ids:
             query = query.where(c.id.in_(selection.ids))
         if selection.topics:
-            query = query.where(c.topic.in_(selection.topics))
+            query = query.where(is_one_of(c.topic, selection.topics))
         if selection.keys:
             query = query.where(c.key.in_(selection.keys))
         if selection.first_id is not None:

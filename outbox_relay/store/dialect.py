@@ -43,6 +43,8 @@ class Dialect:
     primary_hint: str
     status_by_id: str = "status"
     """The status, where rows are named by their ids and the primary key is the way to them."""
+    exact: str = "{}"
+    """The text {}, compared byte by byte: spaces at its end count."""
     identity: str
     """One row, one text: which incarnation of the server answers."""
     session: tuple[str, ...]

@@ -19,6 +19,8 @@ def dialect(options: DatabaseOptions) -> Dialect:
         microseconds="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {})",
         blob="{}",
         uuid="{}",
+        # utf8mb4_bin pads with spaces: 'orders' = 'orders '.
+        exact="CAST(CONVERT({} USING utf8mb4) AS BINARY)",
         # Unhinted, MySQL reads by the primary key when many produced rows lie above the cursor.
         pending_hint="FORCE INDEX ({})",
         primary_hint="FORCE INDEX (PRIMARY)",

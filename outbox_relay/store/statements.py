@@ -92,7 +92,8 @@ class Statements:
             where += f" AND lane IN ({_ids(plan.lanes)})"
         topics = tuple(sorted(plan.skip_topics))
         if topics:
-            where += f" AND {self._topic} NOT IN ({','.join([self._d.placeholder] * len(topics))})"
+            topic, places = self._d.exact.format(self._topic), [self._d.placeholder] * len(topics)
+            where += f" AND {topic} NOT IN ({','.join(places)})"
         return where, topics
 
     @staticmethod

@@ -94,6 +94,19 @@ async def test_ids_in_flight_and_skipped_topics_are_left_out(world):
     assert [row.id for row in rows] == [ids[2], ids[4]]
 
 
+async def test_a_topic_is_left_out_by_its_exact_name(world):
+    """
+    I7. MySQL takes spaces at an end for nothing: one row of the topic "orders " must not hold up "orders".
+    """
+    [row_id] = insert(world, topic="orders")
+    insert(world, topic="orders ")
+    await take(world)
+
+    rows = await world.store.read(everything(skip_topics=frozenset({"orders ", "ORDERS"})))
+
+    assert [(row.id, row.topic) for row in rows] == [(row_id, "orders")]
+
+
 async def test_uncommitted_rows_are_seen_only_by_the_dirty_read(world):
     """
     I1. A read never returns what is not committed.
