@@ -10,12 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from outbox_relay.brokers.options import AmqpOptions, JsonlOptions
 from outbox_relay.config import load_config
 from outbox_relay.doctor import Area, Findings, Severity
 from outbox_relay.doctor.examine import Seen, judge
 from outbox_relay.doctor.facts import Grant
+from outbox_relay.doctor.look import rows as looking
 from outbox_relay.doctor.look.amqp import places
 from outbox_relay.doctor.look.broker import look_at_jsonl, refused
 from outbox_relay.doctor.look.configuration import look_at_files
@@ -24,6 +26,7 @@ from outbox_relay.doctor.look.rights import parse_grant
 from outbox_relay.doctor.look.wake import look_at_wake
 from outbox_relay.doctor.rules.server import grants_beyond
 from outbox_relay.errors import BrokerUnavailable, CredentialsError
+from outbox_relay.schema import tables
 from tests.services.certificates import Authority
 
 URL = "mysql+asyncmy://relay@db/shop"
@@ -219,3 +222,44 @@ def test_nothing_found_is_ok() -> None:
     assert list(said) == ["severity", "areas", "findings", "skipped"]
     assert said["severity"] == "ok"
     assert said["areas"]["broker"] == {"severity": "ok", "looked_at": "Kafka"}
+
+
+@pytest.mark.parametrize(
+    ("paused", "others_wait"),
+    [(["orders"], True), (["orders", "*"], False), (["orders", "payments"], False)],
+)
+def test_what_a_pause_left_waiting_hides_nobody(
+    paused: list[str], others_wait: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    More rows of a paused topic than are looked at come first: that others do not flow is seen all the same.
+    """
+    monkeypatch.setattr(looking, "MOST_PENDING", 3)
+    names, engine = tables(), sa.create_engine("sqlite://")
+    names.metadata.create_all(engine)
+    with engine.begin() as connection:
+        for topic in ["orders"] * 5 + ["payments"]:
+            row = {"event_name": "e", "topic": topic, "payload": b"{}"}
+            connection.execute(sa.insert(names.outbox).values(row))
+        for topic in paused:
+            connection.execute(sa.insert(names.control).values(topic=topic))
+        found = looking.look_at_rows(connection, names, {})
+
+    assert (found.oldest_pending_seconds is not None) == others_wait
+    assert found.oldest_of_paused != others_wait
+
+
+@pytest.mark.parametrize(
+    ("waiting", "paused", "pauses"),
+    [
+        (["a"], ["a"], True),
+        (["a"], ["*"], True),
+        (["a", "b"], ["b", "@purge"], False),
+        ([], ["a"], False),
+    ],
+)
+def test_whether_the_oldest_pauses(waiting: list[str], paused: list[str], pauses: bool) -> None:
+    """
+    A pause of another topic, or of the purge, is no reason why the first one waits.
+    """
+    assert looking.oldest_pauses(waiting, paused) == pauses

@@ -13,9 +13,10 @@ from outbox_relay.config import Config
 from outbox_relay.doctor.facts import DeadCount, LeaseFacts, Paused, RowsFacts, TableFacts, TopicUse
 from outbox_relay.python_cqrs import AdoptedTables
 from outbox_relay.relay.dead_letters import reason_of
-from outbox_relay.schema import LANES, SUSPECTS_VERSION, Status, Tables, utc_now
+from outbox_relay.schema import LANES, SUSPECTS_VERSION, Status, Tables, is_one_of, utc_now
 
 MOST_PENDING: Final = 10_000
+MOST_BEHIND: Final = 100_000
 MOST_RECENT: Final = 2_000
 MOST_DEAD: Final = 10_000
 MOST_TOPICS: Final = 200
@@ -66,7 +67,7 @@ def look_at_rows(
     now = now_of(connection)
     unkeyed = c.key.is_(None).label("unkeyed")
     waiting = (
-        sa.select(c.topic, unkeyed, c.created_at)
+        sa.select(c.id, c.topic, unkeyed, c.created_at)
         .where(c.status == Status.PENDING)
         .order_by(c.id)
         .limit(MOST_PENDING)
@@ -90,6 +91,11 @@ def look_at_rows(
         for row in pending
         if not {row.topic, ALL} & {item.topic for item in paused}
     ]
+    if not ages and len(pending) >= MOST_PENDING:
+        # What paused topics left waiting may hide that the others do not flow either.
+        behind = _behind(names, there, pending[-1].id, [item.topic for item in paused])
+        found = connection.execute(behind).scalar()
+        ages = [] if found is None else [(now - _utc(found)).total_seconds()]
     return RowsFacts(
         pending=len(pending),
         oldest_pending_seconds=ages[0] if ages else None,
@@ -104,6 +110,17 @@ def look_at_rows(
         paused=paused,
         oldest_of_paused=bool(pending) and not ages,
     )
+
+
+def _behind(
+    names: Tables, there: Mapping[str, TableFacts], row_id: int, paused: Sequence[str]
+) -> sa.Select[Any]:
+    """When the first row behind *row_id* was created that no operator wants to wait, of a bounded number."""
+    c = names.outbox.c
+    some = sa.select(c.id, c.topic, c.created_at).where(c.status == Status.PENDING, c.id > row_id)
+    rows = _by_index(some.order_by(c.id).limit(MOST_BEHIND), names, there).subquery()
+    goes = sa.false() if ALL in paused else sa.not_(is_one_of(rows.c.topic, paused))
+    return sa.select(rows.c.created_at).where(goes).order_by(rows.c.id).limit(1)
 
 
 def _by_index(
@@ -156,6 +173,16 @@ def uses(
     )
 
 
+def oldest_pauses(waiting: Sequence[str], paused: Sequence[str]) -> bool:
+    """
+    Whether the first that waits does so because an operator wants it. *waiting*: topics, oldest first.
+
+    >>> oldest_pauses(["a", "b"], ["a"]), oldest_pauses(["a", "b"], ["b", "@purge"])
+    (True, False)
+    """
+    return bool({*waiting[:1], ALL} & {*paused}) if waiting else False
+
+
 def look_at_adopted(connection: sa.Connection, names: AdoptedTables, config: Config) -> RowsFacts:
     """Of a table of python-cqrs."""
     c = names.outbox.c
@@ -181,5 +208,5 @@ def look_at_adopted(connection: sa.Connection, names: AdoptedTables, config: Con
         dead=_dead([(row.topic, reason_of(row.last_error or "")) for row in dead]),
         topics=uses(waiting, [(item, unkeyed) for item in recent]),
         paused=paused,
-        oldest_of_paused=bool(paused),
+        oldest_of_paused=oldest_pauses([name for name, _ in waiting], [p.topic for p in paused]),
     )
