@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Message, Send
 
 from outbox_relay.admin.pages import overview_values
 from outbox_relay.admin.web import PAGES, Visit, visit_of
@@ -20,6 +22,25 @@ EVERY_SECONDS: Final = 2.0
 MOST_VIEWERS: Final = 20
 STREAM_SECONDS: Final = 600.0
 """Then the browser asks again: a session that is over ends here too."""
+
+
+SEND_SECONDS: Final = 30.0
+"""A browser that takes nothing for so long is gone, and its place is somebody else's."""
+
+
+class Stream(StreamingResponse):
+    """Ends when nobody takes what it sends, and lets go of its place then."""
+
+    async def stream_response(self, send: Send) -> None:
+        """See StreamingResponse."""
+
+        async def bounded(message: Message) -> None:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send(message)
+
+        async with aclosing(self.body_iterator):  # type: ignore[type-var]
+            with suppress(TimeoutError):
+                await super().stream_response(bounded)
 
 
 class Live:
@@ -35,7 +56,7 @@ class Live:
             return PlainTextResponse("log in first\n", status_code=403)
         if self._viewers >= MOST_VIEWERS:
             return PlainTextResponse("too many look at once\n", status_code=503)
-        return StreamingResponse(self._parts(visit), media_type="text/event-stream")
+        return Stream(self._parts(visit), media_type="text/event-stream")
 
     async def _parts(self, visit: Visit) -> AsyncIterator[str]:
         wants_overview = visit.request.query_params.get("page") == "overview"

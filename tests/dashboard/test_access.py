@@ -4,9 +4,12 @@ Who may look and who may act; and that no other page of the same browser can.
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
-from outbox_relay.admin import login
+from outbox_relay.admin import live, login
 from outbox_relay.admin.options import AdminOptions
 from outbox_relay.errors import ConfigError
 from tests.dashboard.desk import HOST, TOKEN
@@ -241,3 +244,35 @@ def test_sessions_are_bounded(tmp_path):
 
     assert kept.session(cookies[0]) is None
     assert kept.session(cookies[1]) is not None
+
+
+async def test_a_browser_that_takes_nothing_loses_its_place(open_office, monkeypatch):
+    """
+    I10. Twenty may look at once; those whose machine sleeps must not keep the others out.
+    """
+    monkeypatch.setattr(live, "SEND_SECONDS", 0.05)
+    monkeypatch.setattr(live, "MOST_VIEWERS", 1)
+    monkeypatch.setattr(live, "EVERY_SECONDS", 0.01)
+    office = open_office(token=False)
+    asleep = asyncio.Event()
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if len(sent) > 2:
+            await asleep.wait()
+
+    async def receive() -> dict[str, Any]:
+        await asleep.wait()
+        return {"type": "http.disconnect"}
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
+        "path": "/live", "raw_path": b"/live", "query_string": b"", "root_path": "",
+        "scheme": "http", "headers": [(b"host", b"localhost:9465")], "server": ("localhost", 9465),
+    }  # fmt: skip
+    for _ in range(2):
+        sent.clear()
+        async with asyncio.timeout(10):
+            await office.app(dict(scope), receive, send)
+        assert sent[0]["status"] == 200
