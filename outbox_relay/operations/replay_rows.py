@@ -23,6 +23,9 @@ from outbox_relay.operations.selection import (
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, Row
 from outbox_relay.schema import Status
 
+SKEW_SECONDS: Final = 600.0
+"""A statement that inserts for minutes gives its ids all the time, and one `created_at`. Nothing may be left out."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -47,7 +50,7 @@ async def survey(
     outbox = access.names.outbox
     counts: Counter[str] = Counter()
     async with access.session() as session:
-        span = whole = await session.run(lambda connection: span_of(connection, outbox, which))
+        span = whole = await session.run(partial(_span, outbox, which))
         while not span.empty:
             part = await session.run(
                 partial(next_slice_of, outbox=outbox, span=span, rows=MOST_SLICE_ROWS)
@@ -56,6 +59,10 @@ async def survey(
             looked(part, whole)
             span = Span(part.last + 1, span.last)
     return Survey(counts, max(whole.last, 0))
+
+
+def _span(outbox: sa.Table, which: EventFilter, connection: sa.Connection) -> Span:
+    return span_of(connection, outbox, which, skew_seconds=SKEW_SECONDS)
 
 
 def _count(
@@ -95,9 +102,7 @@ class ReplayRows:
         async with self._access.session() as session:
             self._session = session
             try:
-                span = await session.run(
-                    lambda connection: span_of(connection, self._outbox, self._which)
-                )
+                span = await session.run(partial(_span, self._outbox, self._which))
                 span = Span(max(span.first, after_id + 1), min(span.last, last_id))
                 async for page in self._pages(session, span, rows):
                     yield page

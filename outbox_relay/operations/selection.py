@@ -156,13 +156,19 @@ def first_id_since(
     return low
 
 
-def span_of(connection: sa.Connection, outbox: sa.Table, which: EventFilter) -> Span:
-    """The ids among which all rows of *which* are."""
+def span_of(
+    connection: sa.Connection,
+    outbox: sa.Table,
+    which: EventFilter,
+    *,
+    skew_seconds: float = SKEW_SECONDS,
+) -> Span:
+    """The ids among which all rows of *which* are, as far as times are no more than that out of order."""
     span = whole_span(connection, outbox)
     if span.empty:
         return span
     first, last = span.first, span.last
-    skew = timedelta(seconds=SKEW_SECONDS)
+    skew = timedelta(seconds=skew_seconds)
     if which.since is not None:
         first = first_id_since(connection, outbox, span, which.since - skew)
     if which.until is not None:

@@ -163,6 +163,21 @@ async def test_a_replay_reads_what_was_produced_oldest_first(
     assert await rows.payload(ids[11] + 1) is None
 
 
+async def test_a_replay_by_time_leaves_nothing_out(world: SqlWorld, access: Access) -> None:
+    """
+    A statement that inserts for minutes gives its rows the time at which it began, between the ids of others.
+    """
+    minutes = (120, 50, 50, 65, 40, 30, 20)
+    ids = insert(world, *[produced(created_at=NOW - timedelta(minutes=m)) for m in minutes])
+    which = EventFilter(since=NOW - timedelta(minutes=60))
+    counted = await survey(access, which)
+    pages = ReplayRows(access, which).pages(after_id=0, last_id=counted.last_id, rows=10)
+    found = [row.id async for page, _ in pages for row in page]
+
+    assert counted.rows == 5
+    assert found == [*ids[1:3], *ids[4:]]
+
+
 async def test_a_replayed_row_is_as_the_relay_read_it(world: SqlWorld, access: Access) -> None:
     """
     So that its record is the same: each field, the time to the microsecond.
