@@ -22,6 +22,8 @@ STANDING_SECONDS: Final = 2.0
 """How old a standing may be that is shown: however many look, the database is asked once."""
 
 FINDINGS_SECONDS: Final = 60.0
+ANEW_SECONDS: Final = 5.0
+"""The doctor looks no sooner again, whoever asks: any page in the same browser may."""
 
 Examine = Callable[[], Awaitable[Findings]]
 
@@ -77,7 +79,7 @@ class Desk:
     async def findings(self, *, anew: bool = False) -> Findings | str:
         """What the doctor finds, at most a minute old; or why it cannot look."""
         if anew:
-            self._findings.forget()
+            self._findings.forget(older_than=ANEW_SECONDS)
         found: Findings | str = await self._findings.get()
         return found
 
@@ -122,5 +124,6 @@ class _Kept:
                 self._at = time.monotonic()
             return self._value
 
-    def forget(self) -> None:
-        self._at = float("-inf")
+    def forget(self, *, older_than: float = 0.0) -> None:
+        if time.monotonic() - self._at >= older_than:
+            self._at = float("-inf")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -273,6 +274,12 @@ async def test_the_tools_know_both_kinds_of_dead_letters(world):
         [shown] = await letters.read([ids[1], ids[2]])
         assert (shown.key, shown.attempts, shown.codec) == (b"b", 100, 0)
         assert shown.dead_at is not None
+        before = shown.dead_at - timedelta(seconds=1)
+        seen = await letters.find(Selection(known_at=shown.dead_at))
+        # The other relay does not say when it gave up.
+        known = await letters.find(Selection(known_at=before))
+        assert [one.id for one in seen] == ids[:2]
+        assert [one.id for one in known] == ids[:1]
         assert await letters.payload(ids[1]) == b'{"k": "b"}'
         assert len(await letters.find(Selection(reasons=("abandoned",), topics=("t",)))) == 1
 

@@ -64,8 +64,10 @@ class Office:
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
         self.browser = httpx.AsyncClient(transport=transport, base_url=HOST)
         self.findings: Findings | Exception = FINDINGS
+        self.examined = 0
 
     async def _examine(self) -> Findings:
+        self.examined += 1
         if isinstance(self.findings, Exception):
             raise self.findings
         return self.findings

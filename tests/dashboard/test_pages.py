@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from outbox_relay.admin import actions
+from outbox_relay.admin import actions, desk
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.operations import ALL_TOPICS, THE_PURGE
 from outbox_relay.schema import Codec
@@ -314,10 +314,11 @@ async def test_nothing_chosen_changes_nothing(office):
     assert office.rows("SELECT status FROM outbox") == [(2,)]
 
 
-async def test_the_doctors_findings(office):
+async def test_the_doctors_findings(office, monkeypatch):
     """
     What, why and what mends it; or why it cannot look.
     """
+    monkeypatch.setattr(desk, "ANEW_SECONDS", 0.0)
     page = (await office.get("/doctor")).text
     office.findings = StoreUnavailable("no database")
     await office.get("/doctor?again=yes")
@@ -326,6 +327,16 @@ async def test_the_doctors_findings(office):
     assert "sync_binlog is &lt;0&gt;" in page
     assert "SET GLOBAL sync_binlog = 1" in page
     assert "The doctor cannot look: no database" in none
+
+
+async def test_the_doctor_is_not_asked_without_end(office):
+    """
+    A picture in any page may have the address that asks for a new look: one look serves them all.
+    """
+    for _ in range(5):
+        await office.get("/doctor?again=yes")
+
+    assert office.examined == 1
 
 
 async def test_a_mistake_of_ours_is_logged_and_not_shown(office, monkeypatch):
