@@ -45,7 +45,8 @@ class EventFilter:
         if self.topics:
             found.append(is_one_of(c.topic, self.topics))
         for column, values in (
-            (c.key, self.keys),
+            # SQLite keeps text as text, where a writer inserted text.
+            (sa.cast(c.key, sa.LargeBinary), self.keys),
             (c.event_name, self.names),
             (c.status, tuple(map(int, self.statuses))),
         ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -77,6 +78,10 @@ class AdoptedDeadLetters(SqlDeadLetters):
         """See DeadLetters."""
         await self._recognise()
         return await super().payload(row_id)
+
+    def _key(self) -> sa.ColumnElement[Any]:
+        key: sa.ColumnElement[Any] = self._outbox.c.key
+        return key
 
     async def requeue(self, ids: Sequence[int]) -> int:
         """See DeadLetters. As if they had just been written: the other relay selects them too."""

@@ -129,7 +129,7 @@ class SqlDeadLetters:
         if selection.topics:
             query = query.where(is_one_of(c.topic, selection.topics))
         if selection.keys:
-            query = query.where(c.key.in_(selection.keys))
+            query = query.where(self._key().in_(selection.keys))
         if selection.first_id is not None:
             query = query.where(c.id >= selection.first_id)
         if selection.last_id is not None:
@@ -143,6 +143,10 @@ class SqlDeadLetters:
         if selection.reasons:
             query = query.where(sa.or_(*map(self._is_given_up_for, selection.reasons)))
         return query
+
+    def _key(self) -> sa.ColumnElement[Any]:
+        # SQLite keeps text as text, where a writer inserted text.
+        return sa.cast(self._outbox.c.key, sa.LargeBinary)
 
     def _is_given_up_for(self, reason: str) -> sa.ColumnElement[bool]:
         error = self._outbox.c.last_error

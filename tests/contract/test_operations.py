@@ -163,6 +163,20 @@ async def test_a_replay_reads_what_was_produced_oldest_first(
     assert await rows.payload(ids[11] + 1) is None
 
 
+async def test_a_key_that_was_written_as_text_is_that_key(world: SqlWorld, access: Access) -> None:
+    """
+    SQLite keeps it as text: the relay publishes it, so it is found and replayed by it too.
+    """
+    [row_id] = insert(world, produced(key=b"other"))
+    with world.engine.begin() as connection:
+        column = connection.dialect.identifier_preparer.quote("key")
+        connection.exec_driver_sql(f"UPDATE outbox SET {column} = 'order-7'")
+    which = EventFilter(keys=(b"order-7",))
+
+    assert [found.id for found in (await search_events(access, which)).events] == [row_id]
+    assert (await survey(access, which)).rows == 1
+
+
 async def test_a_replay_by_time_leaves_nothing_out(world: SqlWorld, access: Access) -> None:
     """
     A statement that inserts for minutes gives its rows the time at which it began, between the ids of others.

@@ -303,6 +303,19 @@ async def test_a_topic_with_spaces_around_it_is_that_topic(office):
     assert office.rows("SELECT topic FROM outbox_control") == [(" orders ",)]
 
 
+async def test_a_key_that_was_written_as_text_is_that_key(office):
+    """
+    SQLite keeps it as text: what is asked about it is done to it.
+    """
+    row = office.kill(office.write())
+    with office.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE outbox SET key = 'order-7'")
+    fields = {"all": "yes", "key": "order-7", "verb": "requeue", "sure": "yes"}
+    await office.post("/dead-letters/change", **fields)
+
+    assert office.rows("SELECT id, status FROM outbox") == [(row, 0)]
+
+
 async def test_nothing_chosen_changes_nothing(office):
     """
     No row ticked and not all: a word about it, and all stay.

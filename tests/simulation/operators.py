@@ -298,7 +298,7 @@ class PurgeByHand(Work):
             sleep,
             clock=world.loop.time,
         )
-        purge._pace.rows = self.operation.rows_at_once
+        purge._walk.pace.rows = self.operation.rows_at_once
         try:
             await purge.run()
         except PurgePaused:
