@@ -45,10 +45,15 @@ class Lookup:
 async def find_event(
     access: Access, event_id: UUID, *, seconds: float = 5.0, before_id: int | None = None
 ) -> Lookup:
-    """The row of *event_id*, of several the newest that is found. Takes no lock."""
+    """
+    The row of *event_id*, of several the newest that is found. Takes no lock.
+
+    With *before_id* it goes on below a row down to which all were looked at.
+    """
     give_up = time.monotonic() + seconds
     outbox = access.names.outbox
-    made_at = time_of(event_id)
+    # Who goes on has looked there already.
+    made_at = time_of(event_id) if before_id is None else None
     async with access.session() as session:
         span = await session.run(lambda connection: whole_span(connection, outbox))
         if before_id is not None:
@@ -61,8 +66,11 @@ async def find_event(
                 continue
             for part in _parts(wider, looked):
                 found = await _scan(session, outbox, part, event_id, give_up)
-                if found.id is not None or not found.complete:
+                if found.id is not None:
                     return found
+                if not found.complete:
+                    # Of the newest rows, above the window, none was looked at.
+                    return Lookup(None, span.last + 1, complete=False)
             looked = wider
         for part in _parts(span, looked):
             found = await _scan(session, outbox, part, event_id, give_up)

@@ -201,6 +201,25 @@ def _id_of(at: datetime) -> uuid.UUID:
     return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62 | noise)
 
 
+async def test_a_search_that_goes_on_passes_no_row_by(
+    world: SqlWorld, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Though the time was over while the rows around the id's time were looked at, and it is none of them.
+    """
+    monkeypatch.setattr(finding, "MOST_SLICE_ROWS", 1)
+    wanted = uuid7()
+    insert(world, *[produced() for _ in range(4)])
+    [row_id] = insert(world, produced(event_id=wanted, created_at=NOW + timedelta(hours=3)))
+    before, looks = None, 0
+    looked = await find_event(access, wanted, seconds=0.0)
+    while looked.id is None and not looked.complete:
+        before, looks = looked.looked_to_id, looks + 1
+        looked = await find_event(access, wanted, seconds=0.0, before_id=before)
+
+    assert (looked.id, looks) == (row_id, 1)
+
+
 async def test_a_search_for_an_id_says_how_far_it_came(
     world: SqlWorld, access: Access, monkeypatch: pytest.MonkeyPatch
 ) -> None:
