@@ -81,9 +81,9 @@ def not_found(wanted: str, looked: Lookup) -> str:
     if looked.complete:
         return f"there is no event {wanted}: it was never committed, or is purged"
     return (
-        f"no event {wanted} among the rows down to {looked.looked_to_id}, and the time is over: its id "
-        "does not say when it was made, so all rows must be looked at; give it more --seconds, or find "
-        "its row with outbox-relay events search --topic ... --since ..."
+        f"no event {wanted} among the rows down to {looked.looked_to_id}, and the time is over: where its "
+        "id does not say when it was made, or not rightly, all rows must be looked at; give it more "
+        "--seconds, or find its row with outbox-relay events search --topic ... --since ..."
     )
 
 
