@@ -20,6 +20,7 @@ from outbox_relay.operations.selection import (
     next_slice_of,
     span_of,
 )
+from outbox_relay.relay.canary_options import CANARY_NAME
 from outbox_relay.relay.ports import LARGE_PAYLOAD_BYTES, Row
 from outbox_relay.schema import Status
 
@@ -76,8 +77,12 @@ def _count(
 
 def _within(outbox: sa.Table, which: EventFilter, part: Span) -> list[sa.ColumnElement[bool]]:
     c: Any = outbox.c
-    produced: sa.ColumnElement[bool] = c.status == int(Status.PRODUCED)
-    return [c.id >= part.first, c.id <= part.last, produced, *which.conditions(outbox)]
+    found = [c.id >= part.first, c.id <= part.last, c.status == int(Status.PRODUCED)]
+    is_one = which.first_id is not None and which.first_id == which.last_id
+    if not (which.topics or which.names or is_one):
+        # The relay's own: nobody means them, least of all on another topic.
+        found.append(c.event_name != CANARY_NAME)
+    return [*found, *which.conditions(outbox)]
 
 
 class ReplayRows:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
+
+CANARY_NAME: Final = "outbox_relay.canary"
+"""The name of events that the relay writes itself, to see that they arrive."""
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 

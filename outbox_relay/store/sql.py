@@ -17,6 +17,7 @@ from outbox_relay.errors import (
     ServerReadOnly,
     StoreUnavailable,
 )
+from outbox_relay.relay.canary_options import CANARY_NAME
 from outbox_relay.relay.lease import Lease, Past, Sharing, Suspects, Term
 from outbox_relay.relay.ports import (
     CANARY_DEAD,
@@ -41,7 +42,7 @@ from outbox_relay.store.holders import Holders
 from outbox_relay.store.leases import Leases
 from outbox_relay.store.login import log_in
 from outbox_relay.store.options import DatabaseOptions
-from outbox_relay.store.statements import CANARY_NAME, Statements
+from outbox_relay.store.statements import Statements
 
 
 def dialect_of(options: DatabaseOptions) -> Dialect:

@@ -13,9 +13,6 @@ from outbox_relay.store.dead_letters import dead_keys_sql
 from outbox_relay.store.dialect import Dialect
 from outbox_relay.store.retention import Retention
 
-CANARY_NAME = "outbox_relay.canary"
-"""The name of events that the relay writes itself, to see that they arrive."""
-
 
 def _ids(ids: Sequence[int] | frozenset[int]) -> str:
     """Integers of ours, as SQL text: the only data that becomes part of a statement."""

@@ -177,6 +177,26 @@ async def test_a_key_that_was_written_as_text_is_that_key(world: SqlWorld, acces
     assert (await survey(access, which)).rows == 1
 
 
+async def test_a_replay_brings_no_canary_unless_it_is_meant(
+    world: SqlWorld, access: Access
+) -> None:
+    """
+    An event of the relay's own has no place on the topic that --to-topic names.
+    """
+    canary = produced(event_name="outbox_relay.canary", topic="canary", created_at=NOW)
+    ids = insert(world, produced(created_at=NOW), canary)
+    each = [
+        (EventFilter(), 1),
+        (EventFilter(since=NOW - timedelta(minutes=1)), 1),
+        (EventFilter(topics=("canary",)), 1),
+        (EventFilter(names=("outbox_relay.canary",)), 1),
+        (EventFilter(first_id=ids[1], last_id=ids[1]), 1),
+        (EventFilter(topics=("canary", "orders")), 2),
+    ]
+
+    assert [(await survey(access, which)).rows for which, _ in each] == [n for _, n in each]
+
+
 async def test_a_replay_by_time_leaves_nothing_out(world: SqlWorld, access: Access) -> None:
     """
     A statement that inserts for minutes gives its rows the time at which it began, between the ids of others.
