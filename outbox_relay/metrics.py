@@ -222,6 +222,7 @@ class MetricsObserver:
         self.schema_problem: str | None = None
         self.lanes_owned = 0
         self.paused_topics: frozenset[str] = frozenset()
+        self.causes: dict[str, int] = {}
         self._wall = wall
         self._clock = clock
         self._progress_at = clock()
@@ -284,6 +285,7 @@ class MetricsObserver:
             late = causes.get(cause, NONE)
             self.metrics.waiting_rows.labels(cause.value).set(late.rows)
             self.metrics.waiting_since.labels(cause.value).set(late.oldest_us / 1_000_000)
+        self.causes = {cause.value: late.rows for cause, late in causes.items() if late.rows}
 
     def connection_lost(self, reason: str) -> None:
         """Count a connection that was given up."""

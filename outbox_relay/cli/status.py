@@ -63,8 +63,10 @@ def status(
 
 def as_object(standing: Standing) -> dict[str, Any]:
     """What `--json` prints."""
+    from outbox_relay.operations.headline import headline
+
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(standing), default=_text))
-    return plain
+    return {"state": str(headline(standing).state), **plain}
 
 
 def _text(value: object) -> str:

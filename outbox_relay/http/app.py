@@ -64,6 +64,7 @@ def _details(observer: MetricsObserver) -> dict[str, Any]:
         "active": observer.lanes_owned > 0,
         "lanes_owned": observer.lanes_owned,
         "paused_topics": sorted(observer.paused_topics),
+        "waiting": observer.causes,
         "seconds_since_progress": round(observer.seconds_since_progress(), 3),
     }
 
