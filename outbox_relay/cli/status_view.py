@@ -127,11 +127,12 @@ def seconds_text(seconds: float) -> str:
     """
     A time that is easy to read.
 
-    >>> seconds_text(4.25), seconds_text(125), seconds_text(7300), seconds_text(604800)
-    ('4.2 s', '2 min 5 s', '2 h 1 min', '7 d 0 h')
+    >>> seconds_text(4.25), seconds_text(125), seconds_text(7300), seconds_text(604800), seconds_text(-0.1)
+    ('4.2 s', '2 min 5 s', '2 h 1 min', '7 d 0 h', '0.0 s')
     """
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        # A row of this very moment may be ahead of the database's answer.
+        return f"{max(seconds, 0.0):.1f} s"
     whole = int(seconds)
     for size, name, below, part in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if whole >= size:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 Backend = Literal["mysql", "mariadb", "postgresql", "sqlite"]
 
@@ -249,6 +249,12 @@ class RowsFacts:
     """Whether the oldest pending row is of a topic that is paused."""
 
 
+THE_SERVER: Final = "the server"
+THE_TABLES: Final = "the tables"
+THE_LEASE: Final = "the lease"
+THE_ROWS: Final = "the rows"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFacts:
     """All of the database. What was not reached is None."""
@@ -260,6 +266,8 @@ class DatabaseFacts:
     rights: RightsFacts | None = None
     lease: LeaseFacts | None = None
     rows: RowsFacts | None = None
+    silent: tuple[str, ...] = ()
+    """What was asked and not answered in time, such as `THE_ROWS`."""
 
 
 # Brokers
@@ -276,6 +284,8 @@ class TopicFacts:
     replicas: tuple[int, ...] = ()
     in_sync: tuple[int, ...] = ()
     leaderless: tuple[int, ...] = ()
+    away: tuple[int, ...] = ()
+    """Brokers that hold replicas, and are away."""
     configs: Mapping[str, str] | None = None
 
     @property

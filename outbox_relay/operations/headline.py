@@ -14,8 +14,11 @@ from outbox_relay.schema import LANES
 LATE_SECONDS: Final = 300.0
 """As the alert OutboxOldestPending has it."""
 
-STILL_SECONDS: Final = 30.0
+SLOW_SECONDS: Final = 30.0
 """What waits for longer is said: a relay at work takes an event in a second or two."""
+
+STILL_SECONDS: Final = 10.0
+"""Nothing was produced for so long, and something waits: then nothing flows."""
 
 Tone = Literal["good", "warning", "bad"]
 
@@ -30,7 +33,7 @@ class State(StrEnum):
     TABLES = "tables"
     NOBODY_RELAYS = "nobody_relays"
     ALL_PAUSED = "all_paused"
-    NOTHING_PUBLISHED = "nothing_published"
+    NOTHING_PRODUCED = "nothing_produced"
     LATE = "late"
     LANES_WITHOUT_OWNER = "lanes_without_owner"
     SLOW = "slow"
@@ -84,14 +87,14 @@ def _all_paused(standing: Standing) -> Headline | None:
     return Headline(State.ALL_PAUSED, "warning", text, advice, "topics", resume)
 
 
-def _nothing_published(standing: Standing) -> Headline | None:
+def _nothing_produced(standing: Standing) -> Headline | None:
     if _waits(standing) <= STILL_SECONDS or not _stands_still(standing):
         return None
     last = standing.last_produced_seconds
     since = "yet" if last is None else f"for {last:,.0f} s"
-    advice = "the broker is away or refuses, or the relay hangs: see what the doctor finds"
-    text = f"Nothing was published {since}, and events wait"
-    return Headline(State.NOTHING_PUBLISHED, "bad", text, advice, "doctor", DOCTOR)
+    text = f"Nothing was produced {since}, and events wait"
+    advice = "broker, database or relay: the doctor finds which"
+    return Headline(State.NOTHING_PRODUCED, "bad", text, advice, "doctor", DOCTOR)
 
 
 def _late(standing: Standing) -> Headline | None:
@@ -111,7 +114,7 @@ def _lanes(standing: Standing) -> Headline | None:
 
 def _slow(standing: Standing) -> Headline | None:
     waits = _waits(standing)
-    if waits <= STILL_SECONDS:
+    if waits <= SLOW_SECONDS:
         return None
     oldest = _oldest(standing)
     those = "some" if oldest is None else f"those of {oldest.topic}"
@@ -137,7 +140,7 @@ _WORST_FIRST: Final[tuple[Callable[[Standing], Headline | None], ...]] = (
     _tables,
     _nobody,
     _all_paused,
-    _nothing_published,
+    _nothing_produced,
     _late,
     _lanes,
     _slow,

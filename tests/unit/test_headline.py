@@ -31,9 +31,10 @@ def waiting(seconds: float, topic: str = "orders", last: float | None = 1.0) -> 
         ({"lanes_owned": 32}, "warning", "Some lanes have no owner"),
         (waiting(301), "bad", "Events are late"),
         (waiting(299), "warning", "Events flow, but those of orders wait"),
-        (waiting(29, last=999), "good", "Events flow"),
-        (waiting(31, last=40), "bad", "Nothing was published for 40 s, and events wait"),
-        (waiting(31, last=None), "bad", "Nothing was published yet, and events wait"),
+        (waiting(29), "good", "Events flow"),
+        (waiting(9, last=999), "good", "Events flow"),
+        (waiting(11, last=40), "bad", "Nothing was produced for 40 s, and events wait"),
+        (waiting(11, last=None), "bad", "Nothing was produced yet, and events wait"),
         (
             {**waiting(31, last=None), "retention_seconds": 0.0},
             "warning",

@@ -220,5 +220,6 @@ def _topic(item: Any, configs: Mapping[str, str] | None) -> TopicFacts:
         replicas=tuple(len(part[4]) for part in partitions),
         in_sync=tuple(len(part[5]) for part in partitions),
         leaderless=tuple(sorted(part[1] for part in partitions if part[2] < 0)),
+        away=tuple(sorted({broker for part in partitions for broker in part[6]})),
         configs=configs,
     )

@@ -82,7 +82,8 @@ def _owners(lease: LeaseFacts, rows: RowsFacts | None) -> Iterator[Finding]:
             f"nobody holds the lease; {pending:,} events wait"
             if pending
             else "nobody holds the lease; nothing waits",
-            "Start a relay, or look why it does not run: its log says so.",
+            "Mend what is said of the database first: a relay that runs goes on by itself. Else start "
+            "one, or look into its log for why it does not run.",
             shell("outbox-relay run"),
             severity=Severity.ERROR if pending else Severity.WARNING,
         )
@@ -97,8 +98,8 @@ def _owners(lease: LeaseFacts, rows: RowsFacts | None) -> Iterator[Finding]:
 
 
 def _deaths(lease: LeaseFacts) -> Iterator[Finding]:
-    if not lease.crash_count:
-        return
+    if lease.crash_count < DEATHS:
+        return  # one, by a node that went or by hand, says nothing
     suspects = lease.suspects
     where = f"; rows {suspects[0]} to {suspects[1]} were looked at then" if suspects else ""
     yield found(
@@ -107,7 +108,6 @@ def _deaths(lease: LeaseFacts) -> Iterator[Finding]:
         "Look at how they ended (`kubectl describe pod`, `dmesg` for lack of memory, the log). A row "
         "that kills a relay becomes a dead letter by itself; the count goes back to 0 when a relay "
         "stops cleanly.",
-        severity=Severity.NOTE if lease.crash_count < DEATHS else None,
     )
 
 
