@@ -228,6 +228,9 @@ class LeaseFacts:
     crash_count: int = 0
     suspects: tuple[int, int] | None = None
     wake_addresses: tuple[str, ...] = ()
+    last_owner: str = ""
+    """Whose lease ran out last, and was not handed back; empty while one lasts."""
+    ended_seconds: float = 0.0
 
     @property
     def held(self) -> int:

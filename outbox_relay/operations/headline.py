@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,8 @@ SLOW_SECONDS: Final = 30.0
 
 STILL_SECONDS: Final = 10.0
 """Nothing was produced for so long, and something waits: then nothing flows."""
+
+MOST_NAMED: Final = 5
 
 Tone = Literal["good", "warning", "bad"]
 
@@ -132,8 +135,10 @@ def _dead_letters(standing: Standing) -> Headline | None:
 def _paused(standing: Standing) -> Headline | None:
     if not standing.paused_topics:
         return None
-    text, resume = "Events flow, but some topics are paused", "outbox-relay resume TOPIC"
-    return Headline(State.PAUSED, "warning", text, "they wait until you resume", "topics", resume)
+    text, advice = "Events flow, but some topics are paused", "they wait until you resume"
+    topics = " ".join(map(shlex.quote, standing.paused_topics[:MOST_NAMED]))
+    resume = f"outbox-relay resume -- {topics}"
+    return Headline(State.PAUSED, "warning", text, advice, "topics", resume)
 
 
 _WORST_FIRST: Final[tuple[Callable[[Standing], Headline | None], ...]] = (

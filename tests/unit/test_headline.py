@@ -95,3 +95,12 @@ def test_of_several_topics_the_oldest_that_nobody_paused_is_named():
         "the oldest for 45 s",
         "outbox-relay doctor",
     )
+
+
+def test_a_topics_name_is_quoted_for_the_shell():
+    """
+    Anybody who writes events may give it any name.
+    """
+    found = headline(Standing(**{**WELL, "paused_topics": ("orders", "$(reboot)")}))
+
+    assert found.command == "outbox-relay resume -- orders '$(reboot)'"

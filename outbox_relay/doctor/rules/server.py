@@ -141,6 +141,9 @@ def _role(server: ServerFacts) -> Iterator[Finding]:
         )
 
 
+_INIT_CONNECT: Final = " A session's `timestamp`, as init_connect may set it, counts too."
+
+
 def _clock(server: ServerFacts) -> Iterator[Finding]:
     skew = server.skew_seconds
     if skew is None or abs(skew) <= SKEW_SECONDS:
@@ -150,7 +153,7 @@ def _clock(server: ServerFacts) -> Iterator[Finding]:
         f"the database's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this "
         "machine's",
         "Let NTP (chrony, systemd-timesyncd) set the clocks of both machines; `chronyc tracking` says "
-        "which one is wrong. A session's `timestamp`, as init_connect may set it, counts too.",
+        f"which one is wrong.{_INIT_CONNECT if server.backend in ('mariadb', 'mysql') else ''}",
     )
 
 
