@@ -24,7 +24,7 @@ from outbox_relay.store.options import DatabaseOptions
 
 Result = TypeVar("Result")
 CLOSE_SECONDS: Final = 0.5
-_LOGIN: Final = (1045, 1698, 3159, "28P01", "28000")
+_LOGIN: Final = (1044, 1045, 1698, 3159, "28P01", "28000")
 _MISSING: Final = (1049, "3D000")
 REFUSED: Final = (1044, 1142, 1143, 1227, 1370, "42501")
 """What a server says to a user who may not ask."""

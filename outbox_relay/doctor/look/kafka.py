@@ -24,6 +24,7 @@ from outbox_relay.brokers.security import LOGIN_ERRORS, Login
 from outbox_relay.brokers.topics import is_topic_name
 from outbox_relay.doctor.facts import KafkaFacts, TopicFacts, Unreachable
 from outbox_relay.doctor.findings import Area, Skipped
+from outbox_relay.doctor.look.reach import reach
 from outbox_relay.errors import CredentialsError
 
 CONFIGS: Final = (
@@ -107,6 +108,9 @@ class _Metadata(Request[_MetadataStruct]):  # type: ignore[misc]
         return request_struct_class(self._topics, False, False, True)
 
 
+KAFKA_PORT: Final = 9092
+
+
 class KafkaLook:
     """One client. Call `close` in the end."""
 
@@ -136,10 +140,11 @@ class KafkaLook:
             refused = await login.refusal(arguments) or refusal_of(error)
             if refused is not None:
                 return Unreachable(kind="login", what=refused, mend="Correct what it names.")
+            servers = self._options.bootstrap_servers
             return Unreachable(
                 kind="away",
-                what=f"kafka at {self._options.bootstrap_servers} does not answer "
-                f"({type(error).__name__})",
+                what=f"kafka does not answer ({type(error).__name__}). "
+                f"{await reach(servers, port=KAFKA_PORT)}",
                 mend="Start it, or correct kafka.bootstrap_servers and kafka.security_protocol.",
             )
         self._client = client
