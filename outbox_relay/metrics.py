@@ -292,7 +292,8 @@ class MetricsObserver:
             late = causes.get(cause, NONE)
             self.metrics.waiting_rows.labels(cause.value).set(late.rows)
             self.metrics.waiting_since.labels(cause.value).set(late.oldest_us / 1_000_000)
-        self.causes = {cause.value: late.rows for cause, late in causes.items() if late.rows}
+        # A database that is away has 0 rows and a time: nobody can count them.
+        self.causes = {cause.value: late.rows for cause, late in causes.items() if any(late)}
 
     def connection_lost(self, reason: str) -> None:
         """Count a connection that was given up."""

@@ -48,6 +48,10 @@ _HINTS: dict[object, str] = {
         "correct the host in database.url, or mend the look-up of names",
     ),
     **dict.fromkeys(
+        (1040, 1203, 1226, "53300"),
+        "raise max_connections of the server or the user, or make the pools of applications smaller",
+    ),
+    **dict.fromkeys(
         (1205, 1969, 3024, "55P03", "57014"),
         "somebody locks the table, or the server is too busy: `outbox-relay doctor` shows how to see who",
     ),

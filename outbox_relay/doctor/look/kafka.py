@@ -145,7 +145,8 @@ class KafkaLook:
                 kind="away",
                 what=f"kafka does not answer ({type(error).__name__}). "
                 f"{await reach(servers, port=KAFKA_PORT)}",
-                mend="Start it, or correct kafka.bootstrap_servers and kafka.security_protocol.",
+                mend="Start it, or correct kafka.bootstrap_servers and kafka.security_protocol. If it ends "
+                "again, its own log says why: a full disk ends a broker.",
             )
         self._client = client
         return None
