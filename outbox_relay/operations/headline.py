@@ -23,6 +23,9 @@ STILL_SECONDS: Final = 10.0
 
 MOST_NAMED: Final = 5
 
+STORE_AWAY: Final = "the database refuses or does not answer: "
+"""What an error begins with that says it too."""
+
 Tone = Literal["good", "warning", "bad"]
 
 DOCTOR: Final = "outbox-relay doctor"
@@ -63,8 +66,9 @@ class Headline:
 def headline(standing: Standing | None, trouble: str | None = None) -> Headline:
     """The worst first. *trouble* is why the database could not be read."""
     if standing is None:
-        advice = trouble or "it is being read"
-        return Headline(State.DATABASE_AWAY, "bad", "The database does not answer", advice)
+        advice = (trouble or "it is being read").removeprefix(STORE_AWAY)
+        text = "The database does not answer"
+        return Headline(State.DATABASE_AWAY, "bad", text, advice, "doctor", DOCTOR)
     found = (rule(standing) for rule in _WORST_FIRST)
     return next((line for line in found if line), Headline(State.FLOWS, "good", "Events flow"))
 
