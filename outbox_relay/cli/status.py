@@ -54,7 +54,9 @@ def status(
                 settings, lambda access: read_standing(access, retention_seconds=kept)
             )
         except StoreUnavailable as error:
-            fail(Exit.FAILED, str(error), "  outbox-relay doctor")
+            said = str(error)
+            more = "" if "doctor" in said else "; `outbox-relay doctor` looks closer"
+            fail(Exit.FAILED, said + more)
     if as_json:
         typer.echo(json.dumps(as_object(standing)))
     else:

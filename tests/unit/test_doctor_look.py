@@ -219,3 +219,13 @@ def test_nothing_found_is_ok() -> None:
     assert list(said) == ["severity", "areas", "findings", "skipped"]
     assert said["severity"] == "ok"
     assert said["areas"]["broker"] == {"severity": "ok", "looked_at": "Kafka"}
+
+
+def test_what_nobody_could_see_is_not_called_well() -> None:
+    """
+    Not even where nothing was found: a script must not take it for health.
+    """
+    blind = Findings(unseen=frozenset({Area.RELAY}))
+
+    assert blind.severity is Severity.WARNING
+    assert Findings().severity is Severity.OK
