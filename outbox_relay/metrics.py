@@ -222,6 +222,9 @@ class MetricsObserver:
         self.schema_problem: str | None = None
         self.lanes_owned = 0
         self.paused_topics: frozenset[str] = frozenset()
+        self.causes: dict[str, int] = {}
+        self.trouble = ""
+        self._trouble_at = float("-inf")
         self._wall = wall
         self._clock = clock
         self._progress_at = clock()
@@ -233,6 +236,10 @@ class MetricsObserver:
         """How long ago the main loop last made progress, or was started."""
         return self._clock() - self._progress_at
 
+    def seconds_since_trouble(self) -> float:
+        """How long ago the log had a line of `trouble`."""
+        return self._clock() - self._trouble_at
+
     def log(self, event: str, **fields: object) -> None:
         """One line; a warning if its name tells of trouble, then not again for 10 s if equal."""
         if event == "producer_rebuilt":
@@ -243,6 +250,7 @@ class MetricsObserver:
         if not _TROUBLE.search(event):
             self._logger.info(event, **fields)
             return
+        self.trouble, self._trouble_at = event, self._clock()
         held_back = self._repeats.held_back((event, *sorted(map(str, fields.items()))))
         if held_back is not None:
             self._logger.warning(event, **fields, **({"repeated": held_back} if held_back else {}))
@@ -284,6 +292,8 @@ class MetricsObserver:
             late = causes.get(cause, NONE)
             self.metrics.waiting_rows.labels(cause.value).set(late.rows)
             self.metrics.waiting_since.labels(cause.value).set(late.oldest_us / 1_000_000)
+        # A database that is away has 0 rows and a time: nobody can count them.
+        self.causes = {cause.value: late.rows for cause, late in causes.items() if any(late)}
 
     def connection_lost(self, reason: str) -> None:
         """Count a connection that was given up."""

@@ -92,6 +92,18 @@ class RelayTracing:
                 span.end()
 
 
+def has_provider() -> bool:
+    """Whether somebody set up where spans go; without one none is made, and nobody says so."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def flush(seconds: float) -> None:
+    """Hand over what has ended: the process leaves without the SDK's own handlers of its end."""
+    force = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if force is not None:
+        force(int(seconds * 1000))
+
+
 def traceparent(context: SpanContext) -> bytes:
     """
     The header of *context*, version 00 (W3C Trace Context, 3.2.2).

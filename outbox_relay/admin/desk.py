@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from outbox_relay.admin.course import Course
-from outbox_relay.admin.headline import Headline, headline
 from outbox_relay.admin.options import AdminOptions
 from outbox_relay.doctor.findings import Findings
 from outbox_relay.errors import ConfigError, OutboxRelayError
 from outbox_relay.logs import get_logger
 from outbox_relay.metrics import MetricsObserver
 from outbox_relay.operations import Access, Standing, read_standing
+from outbox_relay.operations.headline import Headline, headline
 from outbox_relay.relay.dead_letters import DeadLetters
 
 STANDING_SECONDS: Final = 2.0

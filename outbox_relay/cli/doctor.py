@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -32,6 +32,9 @@ _STYLES = {
     Severity.WARNING: "yellow",
     Severity.ERROR: "bold red",
 }
+MOST_ALIKE: Final = 5
+"""Of findings that differ by a name alone, so many are shown."""
+
 _EXITS = {Severity.WARNING: Exit.WARNINGS, Severity.ERROR: Exit.ERRORS}
 
 
@@ -85,8 +88,8 @@ def _tell(found: Findings, *, as_json: bool) -> None:
 
     console = Console(highlight=False)
     _areas(console, found)
-    for finding in found.findings:
-        _finding(console, finding)
+    for alike in together(found.findings):
+        _finding(console, alike)
     _rest(console, found)
 
 
@@ -105,17 +108,30 @@ def _areas(console: Console, found: Findings) -> None:
     console.print(table)
 
 
-def _finding(console: Console, finding: Finding) -> None:
+def together(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """The findings, worst first; what is wrong with many topics alike, and is mended alike, is one."""
+    alike: dict[object, list[Finding]] = {}
+    for finding in sorted(findings, key=lambda item: -item.severity):
+        same = (finding.severity, finding.code, finding.why, finding.mend)
+        alike.setdefault(same, []).append(finding)
+    return list(alike.values())
+
+
+def _finding(console: Console, alike: list[Finding]) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    finding = alike[0]
     console.print()
     head = Text(finding.severity.name, style=_STYLES[finding.severity])
     console.print(head.append(f"  {finding.code}", style="bold"))
-    for label, text in (("", finding.what), ("Why: ", finding.why), ("Mend: ", finding.mend)):
+    some = [("", one.what) for one in alike[:MOST_ALIKE]]
+    if len(alike) > MOST_ALIKE:
+        some.append(("", f"... and {len(alike) - MOST_ALIKE:,} more, which --json names"))
+    for label, text in (*some, ("Why: ", finding.why), ("Mend: ", finding.mend)):
         line = Text(label, style="dim").append(harmless(text), style="not dim")
         console.print(Padding(line, (0, 0, 0, 2)))
-    for command in finding.commands:
+    for command in (command for one in alike[:MOST_ALIKE] for command in one.commands):
         # Whole, whatever the width: it is to be copied.
         console.print(Text(f"    {harmless(command.text)}", style="bold"), soft_wrap=True)
     console.print(Text(f"  docs/{finding.docs}", style="dim"), soft_wrap=True)

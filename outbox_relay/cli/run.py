@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from outbox_relay.admin.server import Dashboard
     from outbox_relay.http.server import HttpServer
     from outbox_relay.wiring import Relay
+
+SPANS_SECONDS: Final = 1.0
+"""How long the last spans may take to their collector."""
 
 
 def run(
@@ -73,6 +77,7 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
     signals.on_stop(stop, stop_seconds=settings.relay.stop_seconds)
     loops = "python" if native is None else "c"
     logger.info("started", version=__version__, until_empty=until_empty, hot_loops=loops)
+    _warn_of_spans(settings, logger)
     listeners = _listen(relay, logger)
     # As on /readyz: whatever the database and the broker are doing, the relay waits for them.
     systemd.tell("READY=1")
@@ -92,7 +97,27 @@ async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoRetu
         task.cancel()
     for listener in reversed(listeners):
         await listener.close()
+    await _flush_spans(settings)
     leave(code)
+
+
+def _warn_of_spans(settings: Config, logger: Any) -> None:
+    """Say it where tracing is asked for and nobody takes the spans."""
+    if settings.tracing.enabled:
+        from outbox_relay.tracing import has_provider
+
+        if not has_provider():
+            logger.warning("tracing_without_provider", mend="start it by opentelemetry-instrument")
+
+
+async def _flush_spans(settings: Config) -> None:
+    """What ended just now goes to the collector too, if that answers."""
+    if settings.tracing.enabled:
+        from outbox_relay.tracing import flush
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SPANS_SECONDS):
+                await asyncio.to_thread(flush, SPANS_SECONDS)
 
 
 def _listen(relay: Relay, logger: Any) -> list[HttpServer | Dashboard]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outbox_relay.cli.exits import Exit, fail
-from outbox_relay.cli.operating import run_on, settings_of
+from outbox_relay.cli.exits import Exit, errors_as_exits, fail
+from outbox_relay.cli.operating import run_raising, settings_of
 from outbox_relay.cli.options import ConfigOption, SetOption
+from outbox_relay.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from outbox_relay.operations import Standing
@@ -47,7 +48,15 @@ def status(
         watch_standing(settings, interval=interval, as_json=as_json)
         return
     kept = settings.relay.retention_seconds
-    standing = run_on(settings, lambda access: read_standing(access, retention_seconds=kept))
+    with errors_as_exits():
+        try:
+            standing = run_raising(
+                settings, lambda access: read_standing(access, retention_seconds=kept)
+            )
+        except StoreUnavailable as error:
+            said = str(error)
+            more = "" if "doctor" in said else "; `outbox-relay doctor` looks closer"
+            fail(Exit.FAILED, said + more)
     if as_json:
         typer.echo(json.dumps(as_object(standing)))
     else:
@@ -63,8 +72,10 @@ def status(
 
 def as_object(standing: Standing) -> dict[str, Any]:
     """What `--json` prints."""
+    from outbox_relay.operations.headline import headline
+
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(standing), default=_text))
-    return plain
+    return {"state": str(headline(standing).state), **plain}
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from outbox_relay.cli.dead_letter_view import harmless
 from outbox_relay.cli.pause_view import pause_text
+from outbox_relay.operations.headline import LATE_SECONDS, headline
 from outbox_relay.operations.pausing import THE_PURGE
 from outbox_relay.operations.standing import MOST_ROWS
 
@@ -20,21 +21,20 @@ if TYPE_CHECKING:
 MOST_TOPICS = 10
 """Topics that have a line of their own."""
 
-LATE_SECONDS = 300
-"""What waits for longer is red, as in the alert."""
+_TONES = {"good": "bold green", "warning": "bold yellow", "bad": "bold red"}
 
 Line = tuple[str, str, bool]
 """Name, value, and whether it is as it should be."""
 
 
 def screen(standing: Standing, rate: Rate | None = None) -> RenderableType:
-    """Everything about *standing*; with *rate* what moved since the last look."""
+    """Whether events flow, then everything about *standing*; with *rate* what moved since the last look."""
     summary = Table(show_header=False, box=None, pad_edge=False)
     for name, value, good in _lines(standing, rate):
         summary.add_row(
             Text(name, style="bold"), Text(harmless(value), style="" if good else "red")
         )
-    parts: list[RenderableType] = [summary]
+    parts: list[RenderableType] = [*_headline(standing), summary]
     for title, backlog in (
         ("waiting", standing.backlog_by_topic),
         ("dead letters", standing.dead_letters_by_topic),
@@ -42,6 +42,17 @@ def screen(standing: Standing, rate: Rate | None = None) -> RenderableType:
         if backlog.topics:
             parts += ["", _by_topic(title, backlog)]
     return Group(*parts)
+
+
+def _headline(standing: Standing) -> list[RenderableType]:
+    """The state in a word, and what to do; of tables that do not fit the caller says it."""
+    if standing.schema_problem:
+        return []
+    line = headline(standing)
+    text = Text(harmless(line.text), style=_TONES[line.tone])
+    text.append(f": {harmless(line.advice)}" if line.advice else "", style="not bold default")
+    command = [Text(f"  {line.command}", style="bold")] if line.command else []
+    return [text, *command, ""]
 
 
 def _by_topic(title: str, backlog: Backlog) -> Table:
@@ -116,11 +127,12 @@ def seconds_text(seconds: float) -> str:
     """
     A time that is easy to read.
 
-    >>> seconds_text(4.25), seconds_text(125), seconds_text(7300), seconds_text(604800)
-    ('4.2 s', '2 min 5 s', '2 h 1 min', '7 d 0 h')
+    >>> seconds_text(4.25), seconds_text(125), seconds_text(7300), seconds_text(604800), seconds_text(-0.1)
+    ('4.2 s', '2 min 5 s', '2 h 1 min', '7 d 0 h', '0.0 s')
     """
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        # A row of this very moment may be ahead of the database's answer.
+        return f"{max(seconds, 0.0):.1f} s"
     whole = int(seconds)
     for size, name, below, part in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if whole >= size:

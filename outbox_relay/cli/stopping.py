@@ -2,7 +2,8 @@
 How `run` leaves: by signal within its budget, whatever the loop, database, Kafka or resolver do.
 
 Signals are blocked in every thread and taken by one that waits for nothing else, so they are heard
-before the loop runs and also when it hangs.
+before the loop runs and also when it hangs. Threads that were there before us, such as those that
+`opentelemetry-instrument` starts, block nothing: what the kernel gives to one of them is passed on.
 """
 
 from __future__ import annotations
@@ -49,17 +50,25 @@ class StopSignals:
         self._lock = threading.Lock()
         self._stop: Callable[[], object] | None = None
         self._budget_seconds = 0.0
+        self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
 
     def start(self) -> None:
         """Listen from now on. Call it before any other thread is started."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        threading.Thread(target=self._listen, name="signals", daemon=True).start()
+        self._listener.start()
+        for number in SIGNALS:
+            # Without a handler a thread that blocks nothing would end the process, with no farewell.
+            signal.signal(number, self._pass_on)
 
     def on_stop(self, stop: Callable[[], object], *, stop_seconds: float) -> None:
         """From now on the first signal calls *stop*, from another thread."""
         with self._lock:
             self._stop = stop
             self._budget_seconds = stop_seconds + GRACE_SECONDS
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        if self._listener.ident is not None:
+            signal.pthread_kill(self._listener.ident, number)
 
     def _listen(self) -> None:
         signal.sigwait(SIGNALS)

@@ -74,6 +74,12 @@ KINDS: Final[dict[str, Kind]] = {
         DATABASE, ERROR, "The relay can neither read nor mark events: all of them wait."
     ),
     "database-login-refused": Kind(DATABASE, ERROR, "The relay cannot log in: all events wait."),
+    "tables-blocked": Kind(
+        DATABASE,
+        ERROR,
+        "The relay can neither read nor mark while somebody locks the tables, or the server is too busy: "
+        "events wait.",
+    ),
     "database-tls-refused": Kind(
         DATABASE, ERROR, "No encrypted connection comes about: all events wait."
     ),

@@ -30,7 +30,7 @@ from outbox_relay.doctor.look.wake import look_at_wake
 from outbox_relay.doctor.rules.brokers import of_broker
 from outbox_relay.doctor.rules.configuration import of_configuration, of_error
 from outbox_relay.doctor.rules.relay import of_relay
-from outbox_relay.doctor.rules.server import of_rights, of_server, of_unreachable
+from outbox_relay.doctor.rules.server import of_rights, of_server, of_silence, of_unreachable
 from outbox_relay.doctor.rules.settings import of_settings
 from outbox_relay.doctor.rules.tables import of_tables
 from outbox_relay.doctor.rules.wake import of_trigger, of_wake
@@ -127,7 +127,7 @@ def _of_database(config: Config, facts: DatabaseFacts) -> list[Finding]:
     if facts.unreachable is not None:
         return [of_unreachable(facts.unreachable)]
     names = tables(config.database.table, schema=config.database.schema or None)
-    found: list[Finding] = []
+    found = of_silence(facts)
     if facts.server is not None:
         found += [*of_server(facts.server, config), *of_settings(facts.server, config)]
     if facts.tables is not None:

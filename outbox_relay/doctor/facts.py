@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 Backend = Literal["mysql", "mariadb", "postgresql", "sqlite"]
 
@@ -228,6 +228,9 @@ class LeaseFacts:
     crash_count: int = 0
     suspects: tuple[int, int] | None = None
     wake_addresses: tuple[str, ...] = ()
+    last_owner: str = ""
+    """Whose lease ran out last, and was not handed back; empty while one lasts."""
+    ended_seconds: float = 0.0
 
     @property
     def held(self) -> int:
@@ -249,6 +252,12 @@ class RowsFacts:
     """Whether the oldest pending row is of a topic that is paused."""
 
 
+THE_SERVER: Final = "the server"
+THE_TABLES: Final = "the tables"
+THE_LEASE: Final = "the lease"
+THE_ROWS: Final = "the rows"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFacts:
     """All of the database. What was not reached is None."""
@@ -260,6 +269,8 @@ class DatabaseFacts:
     rights: RightsFacts | None = None
     lease: LeaseFacts | None = None
     rows: RowsFacts | None = None
+    silent: tuple[str, ...] = ()
+    """What was asked and not answered in time, such as `THE_ROWS`."""
 
 
 # Brokers
@@ -276,6 +287,8 @@ class TopicFacts:
     replicas: tuple[int, ...] = ()
     in_sync: tuple[int, ...] = ()
     leaderless: tuple[int, ...] = ()
+    away: tuple[int, ...] = ()
+    """Brokers that hold replicas, and are away."""
     configs: Mapping[str, str] | None = None
 
     @property

@@ -110,8 +110,9 @@ class Findings:
 
     @property
     def severity(self) -> Severity:
-        """The worst there is."""
-        return max((finding.severity for finding in self.findings), default=Severity.OK)
+        """The worst there is. Where an area could not be seen, nobody may call it well."""
+        least = Severity.WARNING if self.unseen else Severity.OK
+        return max((least, *(finding.severity for finding in self.findings)))
 
     def of(self, area: Area) -> tuple[Finding, ...]:
         """The findings of one area."""

@@ -8,7 +8,7 @@ fails because of them either, since a sidecar's readiness is its pod's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -20,6 +20,9 @@ from starlette.routing import Route
 
 from outbox_relay.liveness import stall
 from outbox_relay.metrics import MetricsObserver
+
+FRESH_SECONDS: Final = 60.0
+"""So long trouble is shown: what lasts is tried again within relay.backoff_max_seconds."""
 
 
 def build_app(observer: MetricsObserver, *, stopping: Callable[[], bool]) -> Starlette:
@@ -59,11 +62,14 @@ def _metrics(registry: CollectorRegistry, accept: str) -> Response:
 
 
 def _details(observer: MetricsObserver) -> dict[str, Any]:
+    ago = round(observer.seconds_since_trouble(), 3)
     return {
         "schema": observer.schema_problem or "ok",
         "active": observer.lanes_owned > 0,
         "lanes_owned": observer.lanes_owned,
         "paused_topics": sorted(observer.paused_topics),
+        "waiting": observer.causes,
+        "trouble": {"event": observer.trouble, "seconds_ago": ago} if ago < FRESH_SECONDS else None,
         "seconds_since_progress": round(observer.seconds_since_progress(), 3),
     }
 

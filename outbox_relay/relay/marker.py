@@ -49,6 +49,8 @@ class Marker:
         self._empty = asyncio.Event()
         self._empty.set()
         self._flushing = False
+        self.failing = False
+        """Whether the database took no mark the last time."""
 
     def add(self, ids: Sequence[int]) -> None:
         """The broker acked *ids*."""
@@ -117,9 +119,11 @@ class Marker:
                 if error.ends_term:
                     raise
                 failures += 1
+                self.failing = True
                 self._observer.log("mark_failed", rows=len(ids), error=str(error))
                 delay = backoff.delay_seconds(failures, jitter=self._random.random())
                 await self._clock.sleep(delay)
             else:
+                self.failing = False
                 self._observer.marked(len(ids), self._clock.now() - started)
                 return

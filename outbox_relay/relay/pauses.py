@@ -138,6 +138,16 @@ class Pauses:
             self._reading.rewind()
             self._tell()
 
+    def may_go_on(self, rows: Iterable[Row]) -> list[Row]:
+        """*rows* without those that wait for what parks, or a dead letter; they are read again in time."""
+        return [row for row in self._held.without_held(rows) if not self._is_parked(row)]
+
+    def _is_parked(self, row: Row) -> bool:
+        route = self._routes.get(row.topic)
+        if route is None or route.paused or route.partitions is None:
+            return route is not None and route.paused
+        return route.track_of(row).parked
+
     def will_go_on(self) -> bool:
         """Whether something waits that has not been tried often yet: it is not given up."""
         return any(

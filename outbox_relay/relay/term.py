@@ -73,6 +73,7 @@ class TermRun:
             careful=self._dispatcher.careful,
         )
         self._next_schema = around.clock.now() + SCHEMA_SECONDS
+        self._trust = trust
         self._causes: dict[Cause, Late] = {}
         self._database_away_us: int | None = None
 
@@ -271,11 +272,13 @@ class TermRun:
         started = around.clock.now()
         rows = await self._answer(plan)
         self._quiet.swept(around.clock.now() - started, now=around.clock.now())
-        late = reading.late(rows)
-        late = self._dispatcher.held.without_held(late)
+        late = self._dispatcher.pauses.may_go_on(reading.late(rows))
         if late:
-            around.observer.late_rows("sweep", len(late))
-            around.observer.log("late_rows", rows=len(late), first_id=late[0].id)
+            # What somebody requeued is found here on purpose.
+            unseen = [row for row in late if row.requeued_us is None]
+            if unseen:
+                around.observer.late_rows("sweep", len(unseen))
+                around.observer.log("late_rows", rows=len(unseen), first_id=unseen[0].id)
             if not await self._dispatch(late):
                 return
         reading.swept_to(plan, rows)
@@ -369,6 +372,9 @@ class TermRun:
         found: list[Waiting] = []
         if backlog.rows:
             found = await around.store.waiting(limit=WAITING_ROWS, by_key=held.any())
-        parts = ((self._dispatcher.cause(w), Late(w.rows, w.oldest_us)) for w in found)
-        self._causes = together(parts)
+        # Where the lease or a mark is refused, a broker that is well helps nobody.
+        refused = self._marker.failing or self._trust.left(around.clock.now()) <= 0
+        turn = Cause.DATABASE if refused else Cause.TURN
+        causes = ((self._dispatcher.cause(w), Late(w.rows, w.oldest_us)) for w in found)
+        self._causes = together((turn if c is Cause.TURN else c, late) for c, late in causes)
         around.observer.waiting(self._causes)

@@ -19,7 +19,7 @@ class Cause(StrEnum):
     """No broker answers, or a partition of its topic is in trouble."""
 
     DATABASE = "database"
-    """The database does not answer: nothing can be read or marked."""
+    """The database does not answer, or refuses marks or the lease: nothing can be read or marked."""
 
     PAUSED = "paused"
     """An operator paused its topic, or all of them."""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox_relay.errors import CredentialsError, ServerReadOnly, StoreUnavailable
-from outbox_relay.relay.known import Meaning
+from outbox_relay.relay.known import Known, Meaning
 from outbox_relay.store import known_errors
 from outbox_relay.store.dialect import numbered
 from outbox_relay.store.login import hint, said
@@ -37,6 +37,16 @@ class MissingTable(StoreUnavailable):
     """A table or column is not there (yet)."""
 
     ends_term = True
+
+
+_ONLY_READS = (1290, 1792, 1836, "25006")
+
+
+def _what_ends_the_term(row: Known) -> str:
+    """What is in the way: a server that only reads, or a table that is not as it was."""
+    if row.code in _ONLY_READS:
+        return "the server only reads: name the primary"
+    return f"{row.why}; `outbox-relay doctor` says what is missing"
 
 
 def describe(error: BaseException) -> str:
@@ -129,7 +139,7 @@ class Channel:
         row = known_errors.known(error)
         if row is not None and row.meaning is Meaning.NEW_TERM:
             self._on_read_only()
-            return ServerReadOnly(f"{describe(error)}: the server only reads: name the primary")
+            return ServerReadOnly(f"{describe(error)}: {_what_ends_the_term(row)}")
         word = known_errors.unexpected(error)
         if word is not None:
             self._on_unexpected(word)

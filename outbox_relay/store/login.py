@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from typing import Any, Final
 
@@ -37,7 +39,22 @@ _HINTS: dict[object, str] = {
         "migrate` may log in as another user",
     ),
     **dict.fromkeys((1049, "3D000"), "create it, or correct the database in database.url"),
-    2003: "start it, or correct host and port in database.url",
+    **dict.fromkeys(
+        (2003, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ETIMEDOUT),
+        "start it, or correct host and port in database.url",
+    ),
+    **dict.fromkeys(
+        (socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_NODATA),
+        "correct the host in database.url, or mend the look-up of names",
+    ),
+    **dict.fromkeys(
+        (1040, 1203, 1226, "53300"),
+        "raise max_connections of the server or the user, or make the pools of applications smaller",
+    ),
+    **dict.fromkeys(
+        (1205, 1969, 3024, "55P03", "57014"),
+        "somebody locks the table, or the server is too busy: `outbox-relay doctor` shows how to see who",
+    ),
 }
 
 

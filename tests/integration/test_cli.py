@@ -139,6 +139,7 @@ def test_status_reads_it_all_from_the_database(
     assert [(pause["topic"], pause["reason"]) for pause in paused] == [("orders", "")]
     assert standing.pop("leases").keys() == {"host:1"}
     assert standing == {
+        "state": "dead_letters",
         "schema_version": SCHEMA_VERSION,
         "schema_problem": None,
         "backlog_rows": 2,
@@ -182,7 +183,8 @@ def test_a_database_that_hangs_ends_with_1(folder: Path, verb: str, black_hole: 
     result = call(folder, verb, *flags)
 
     assert result.returncode == 1
-    assert result.stderr == "the database does not answer in time: is it up?\n"
+    more = "; `outbox-relay doctor` looks closer" if verb == "status" else ""
+    assert result.stderr == f"the database does not answer in time: is it up?{more}\n"
 
 
 def test_a_port_that_is_taken_ends_run_with_1(folder: Path) -> None:

@@ -86,6 +86,37 @@ def test_a_loop_that_hangs_cannot_hold_the_process(
     assert seconds < 3.0
 
 
+THREADS_BEFORE_US = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+import outbox_relay.__main__ as main
+import sys
+sys.argv = ["outbox-relay", "run"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_threads_that_were_there_first_take_no_signal_from_us(folder: Path, signum: int) -> None:
+    """
+    I9. `opentelemetry-instrument` starts threads before the relay: a stop is a stop all the same.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", THREADS_BEFORE_US],
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while '"http_listening"' not in process.stderr.readline():
+        pass
+    process.send_signal(signum)
+
+    assert process.wait(60) == 0
+    process.stderr.close()
+
+
 def _until_taken(pid: int) -> None:
     """Wait until no SIGTERM is pending for the process."""
     bit = 1 << (signal.SIGTERM - 1)

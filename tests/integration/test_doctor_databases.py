@@ -55,6 +55,38 @@ async def test_rights_that_nobody_needs(site: Site) -> None:
     assert found.severity == Severity.NOTE
 
 
+LOCKS = {
+    "mariadb": ["LOCK TABLES outbox WRITE"],
+    "mysql": ["LOCK TABLES outbox WRITE"],
+    "postgresql": ["BEGIN", "LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"],
+}
+
+
+@on(*SERVERS)
+async def test_a_table_that_somebody_locks(site: Site) -> None:
+    """
+    What the server does answer is told all the same, and the statement that is printed shows the holder.
+    """
+    holder = site.connection()
+    with holder.cursor() as cursor:
+        for statement in LOCKS[site.kind]:
+            cursor.execute(statement)
+    started = time.monotonic()
+    found = await site.doctor(database__timeout_seconds="1")
+    took = time.monotonic() - started
+    [command] = [command.text for item in found.findings for command in item.commands]
+    with site.connection() as root, root.cursor() as cursor:
+        cursor.execute(command)
+        shown = len(cursor.fetchall())
+    holder.close()
+
+    assert found.codes == {"tables-blocked"}
+    assert found.facts[Area.DATABASE]
+    assert shown > 0
+    assert took < 20
+    assert (await site.doctor()).codes == frozenset()
+
+
 @on(*SERVERS)
 async def test_a_transaction_that_stays_open(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """

@@ -16,6 +16,7 @@ from tests.integration.doctoring import Site, on, planted
 SETTINGS_OF_POSTGRESQL = {
     "commit-not-flushed": "ALTER DATABASE {database} SET synchronous_commit = off",
     "isolation": "ALTER ROLE {user} SET default_transaction_isolation = 'serializable'",
+    "server-only-reads": "ALTER DATABASE {database} SET default_transaction_read_only = on",
     "statement-timeout": "ALTER ROLE {user} IN DATABASE {database} SET statement_timeout = 500",
     "idle-timeout": "ALTER DATABASE {database} SET idle_session_timeout = '10s'",
     "autovacuum-off": "ALTER SYSTEM SET autovacuum = off",

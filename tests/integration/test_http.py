@@ -18,6 +18,7 @@ from outbox_relay.errors import ConfigError
 from outbox_relay.http.app import build_app
 from outbox_relay.http.server import HttpServer, listen
 from outbox_relay.metrics import Metrics, MetricsObserver
+from outbox_relay.relay.waiting import NONE, Cause, Late
 
 
 class Relay:
@@ -83,15 +84,22 @@ async def test_details_on_request(relay: Relay, client: httpx.AsyncClient) -> No
     relay.observer.schema("run `outbox-relay migrate`")
     relay.observer.lanes(64, 15.0)
     relay.observer.parked({"orders"}, 3)
+    relay.observer.waiting({Cause.TOPIC: Late(7, 1_000), Cause.TURN: NONE})
+    relay.observer.log("store_unavailable", error="a text with names in it")
     relay.now = 2.0
     answer = (await client.get("/readyz?verbose=1")).json()
+    relay.now = 61.0
+    later = (await client.get("/readyz?verbose=1")).json()
 
+    assert later["trouble"] is None
     assert answer == {
         "status": "ok",
         "schema": "run `outbox-relay migrate`",
         "active": True,
         "lanes_owned": 64,
         "paused_topics": ["orders"],
+        "waiting": {"topic": 7},
+        "trouble": {"event": "store_unavailable", "seconds_ago": 2.0},
         "seconds_since_progress": 2.0,
     }
 

@@ -231,6 +231,7 @@ OF_DATABASES: list[tuple[str, Config, Seen]] = [
     ),
     ("rights-needless", config(), seen(database=database(rights=rights(is_superuser=True)))),
     ("rights-needless", config(), seen(database=database(rights=rights(owns=("outbox",))))),
+    ("tables-blocked", config(), seen(database=database(silent=("the rows",)))),
     ("lease-rows", config(), seen(database=database(lease=lease(slot_rows=60)))),
     ("no-relay", config(), seen(database=database(lease=lease(owners={})))),
     ("lanes-without-owner", config(), seen(database=database(lease=lease(owners={"p": 60})))),

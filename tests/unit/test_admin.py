@@ -11,9 +11,7 @@ import pytest
 from outbox_relay import shown
 from outbox_relay.admin import actions, course, drawing, live, login, selecting, texts, web
 from outbox_relay.admin.course import Course
-from outbox_relay.admin.headline import headline
 from outbox_relay.metrics import Metrics, MetricsObserver
-from outbox_relay.operations import ALL_TOPICS, Backlog, Standing, TopicBacklog
 
 
 @pytest.mark.parametrize(
@@ -27,59 +25,6 @@ def test_the_examples_run(module):
 
     assert found.attempted > 0
     assert found.failed == 0
-
-
-WELL = {"schema_version": 3, "schema_problem": None, "lanes_owned": 64}
-
-
-def waiting(topic: str, seconds: float) -> dict[str, object]:
-    backlog = Backlog(topics=(TopicBacklog(topic, 1, 1, seconds),))
-    return {"backlog_by_topic": backlog, "oldest_pending_seconds": seconds}
-
-
-@pytest.mark.parametrize(
-    ("standing", "tone", "text"),
-    [
-        ({}, "good", "Events flow"),
-        ({"schema_problem": "run migrate"}, "bad", "The tables do not fit"),
-        ({"lanes_owned": 0}, "bad", "Nobody relays"),
-        ({"lanes_owned": 32}, "warning", "Some lanes have no owner"),
-        (waiting("orders", 301), "bad", "Events are late"),
-        (waiting("orders", 299), "good", "Events flow"),
-        (
-            {**waiting("orders", 999), "paused_topics": ("orders",)},
-            "warning",
-            "Events flow, but some topics are paused",
-        ),
-        ({"oldest_pending_seconds": 301.0}, "bad", "Events are late"),
-        ({"dead_letter_rows": 1}, "warning", "Events flow, but some were given up"),
-        (
-            {**waiting("orders", 999), "paused_topics": (ALL_TOPICS,)},
-            "warning",
-            "All topics are paused",
-        ),
-    ],
-)
-def test_the_headline_is_the_worst_there_is(standing, tone, text):
-    """
-    What nobody can mend by waiting comes first; a paused topic is not late.
-    """
-    found = headline(Standing(**{**WELL, **standing}), None)
-
-    assert (found.tone, found.text) == (tone, text)
-
-
-def test_a_database_that_cannot_be_read_is_the_headline():
-    """
-    With the reason.
-    """
-    found = headline(None, "is it up?")
-
-    assert (found.tone, found.text, found.advice) == (
-        "bad",
-        "The database does not answer",
-        "is it up?",
-    )
 
 
 def test_the_course_forgets_what_is_old_and_divides_by_the_time():

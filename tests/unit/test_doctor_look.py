@@ -263,3 +263,13 @@ def test_whether_the_oldest_pauses(waiting: list[str], paused: list[str], pauses
     A pause of another topic, or of the purge, is no reason why the first one waits.
     """
     assert looking.oldest_pauses(waiting, paused) == pauses
+
+
+def test_what_nobody_could_see_is_not_called_well() -> None:
+    """
+    Not even where nothing was found: a script must not take it for health.
+    """
+    blind = Findings(unseen=frozenset({Area.RELAY}))
+
+    assert blind.severity is Severity.WARNING
+    assert Findings().severity is Severity.OK

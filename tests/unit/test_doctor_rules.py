@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from outbox_relay.cli.doctor import together
 from outbox_relay.config import Config
 from outbox_relay.doctor import Area, Severity, invalid
 from outbox_relay.doctor.catalogue import KINDS
@@ -259,7 +260,54 @@ def test_severity_goes_by_what_is_at_stake() -> None:
 
     assert [finding.severity for finding in idle] == [Severity.WARNING]
     assert [finding.severity for finding in waiting] == [Severity.ERROR]
-    assert [finding.severity for finding in (*lone, *once)] == [Severity.NOTE] * 2
+    assert [finding.severity for finding in lone] == [Severity.NOTE]
+    assert once == []
+
+
+def test_who_relayed_last_is_named() -> None:
+    """
+    There somebody looks first: at its log, and whether it hangs.
+    """
+    gone = lease(owners={}, last_owner="pod-7", ended_seconds=44.0)
+    [finding] = judge(config(), seen(database=database(lease=gone, rows=rows(pending=3))))
+
+    assert finding.what == "nobody holds the lease; 3 events wait; pod-7 had it, until 44 s ago"
+
+
+def test_a_server_that_says_nothing_is_not_called_well() -> None:
+    """
+    It took the connection: without rows and tables nothing is known, and that is an error.
+    """
+    mute = judge(config(), seen(database=database(server=None, silent=("the server",))))
+    locked = judge(
+        config(),
+        seen(database=database(tables=None, lease=None, rows=None, silent=("the tables",))),
+    )
+
+    assert [finding.code for finding in mute] == ["database-unreachable"]
+    assert [finding.code for finding in locked] == ["tables-blocked"]
+
+
+def test_topics_that_lack_the_same_broker_are_told_together() -> None:
+    """
+    On the screen; a program gets each of them. The worst comes first, whatever its area.
+    """
+    topics = [topic(topic=f"t{number}", leaderless=(1,), away=(2,)) for number in range(7)]
+    found = judge(
+        config(),
+        seen(
+            broker=kafka(*topics),
+            database=database(rows=rows(paused=(Paused(topic="x", reason="", seconds=1),))),
+        ),
+    )
+    shown = together(found)
+
+    assert [(len(alike), alike[0].code) for alike in shown] == [
+        (7, "topic-without-leader"),
+        (1, "topic-paused"),
+    ]
+    assert shown[0][0].mend == "Start broker 2, which holds replicas and is away."
+    assert shown[0][0].what == "topic t0: 1 of 2 partitions has no leader: number 1"
 
 
 def test_a_name_that_anybody_wrote_is_quoted() -> None:

@@ -173,6 +173,68 @@ async def test_late_commits_are_counted(relay, store, clock, watched):
     assert watched.value("late_rows_total", found="open") == 1
 
 
+async def test_what_waits_for_a_sick_partition_is_not_late(relay, store, broker, clock, watched):
+    """
+    It was read in time, and waits: nobody is told that a transaction committed late.
+    """
+    broker.answer = lambda topic, *_: (
+        Unknown(fault=Fault.PARTITION, detail="no leader") if topic == "orders" else None
+    )
+    for _ in range(5):
+        store.insert("orders", key=b"k")
+    relay()
+    await clock.advance(30)
+    well = store.insert("users", key=b"k")
+    await clock.advance(30)
+    during = watched.waiting()
+    broker.answer = None
+    await clock.advance(90)
+
+    assert during == {"broker": 5}
+    assert watched.value("late_rows_total", found="sweep") == 0
+    assert broker.seqs("users") == [well]
+    assert store.pending() == []
+
+
+async def test_what_is_requeued_is_not_late(relay, store, broker, clock, watched):
+    """
+    The sweep finds it below the cursor, as it is meant to.
+    """
+    broker.answer = lambda *_: Rejected(reason=RejectReason.INVALID_RECORD, detail="no")
+    dead = store.insert("orders", key=b"k")
+    relay()
+    await clock.advance(5)
+    broker.answer = None
+    store.requeue(dead)
+    await clock.advance(30)
+
+    assert broker.seqs("orders") == [dead]
+    assert store.pending() == []
+    assert watched.value("late_rows_total", found="sweep") == 0
+
+
+@pytest.mark.parametrize("refused", ["mark_produced", "renew"])
+async def test_a_database_that_refuses_marks_or_the_lease_is_the_cause(
+    relay, store, clock, watched, refused
+):
+    """
+    Such as when a right was revoked: the broker is well, and the relay is not slow.
+    """
+    relay()
+    await clock.advance(3)
+    store.fail(refused, *[StoreUnavailable("denied")] * 1000)
+    store.insert("orders")
+    await clock.advance(40)
+    store.insert("orders")
+    await clock.advance(5)
+    during = watched.waiting()
+    store._failures.clear()
+    await clock.advance(60)
+
+    assert during.keys() == {"database"}
+    assert watched.waiting() == {}
+
+
 @pytest.fixture
 def canary(relay, broker):
     broker.topics["canary"] = 1

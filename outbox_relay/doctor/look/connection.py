@@ -24,10 +24,16 @@ from outbox_relay.store.options import DatabaseOptions
 
 Result = TypeVar("Result")
 CLOSE_SECONDS: Final = 0.5
-_LOGIN: Final = (1045, 1698, 3159, "28P01", "28000")
+_LOGIN: Final = (1044, 1045, 1698, 3159, "28P01", "28000")
 _MISSING: Final = (1049, "3D000")
 REFUSED: Final = (1044, 1142, 1143, 1227, 1370, "42501")
 """What a server says to a user who may not ask."""
+
+LOOK_SECONDS: Final = 10.0
+"""All questions together. What is asked later is refused at once, and what was learnt is kept."""
+
+_TOO_SLOW: Final = (1205, 1969, 3024, "55P03", "57014")
+"""What a server says that breaks off a statement for its time."""
 
 
 class Refused(Exception):
@@ -36,6 +42,11 @@ class Refused(Exception):
     def __init__(self, text: str, code: object = None) -> None:
         super().__init__(text)
         self.code = code
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether there was no answer in time."""
+        return self.code is None or self.code in _TOO_SLOW
 
     @property
     def lacks_right(self) -> bool:
@@ -59,7 +70,10 @@ class Questions:
         self._options = options
         self._engine: AsyncEngine = database_engine(options)
         self._connection: AsyncConnection | None = None
+        self._until = asyncio.get_running_loop().time() + LOOK_SECONDS
         self.skipped: list[Skipped] = []
+        self.silent: list[str] = []
+        """What was asked and not answered in time."""
 
     async def connect(self) -> Unreachable | None:
         """Why there is no connection, if so."""
@@ -93,12 +107,14 @@ class Questions:
 
     async def within(self, work: Callable[[AsyncConnection], Any]) -> Any:
         """*work* on the connection itself, likewise."""
+        left = self._until - asyncio.get_running_loop().time()
+        seconds = min(self._options.timeout_seconds, max(left, 0.0))
         try:
-            async with asyncio.timeout(self._options.timeout_seconds):
+            async with asyncio.timeout(seconds):
                 return await work(await self._connected())
         except TimeoutError as error:
             await self._drop()
-            raise Refused(f"no answer within {self._options.timeout_seconds:g} s") from error
+            raise Refused("an answer in time") from error
         except (CredentialsError, StoreUnavailable, sa.exc.SQLAlchemyError, OSError) as error:
             cause = getattr(error, "orig", None) or error
             # Perhaps it is gone; a new one costs little.
@@ -121,6 +137,8 @@ class Questions:
         try:
             return await work()
         except Refused as error:
+            if error.too_slow:
+                self.silent.append(what)
             reason = needs if needs and error.lacks_right else str(error)
             self.skipped.append(Skipped(area=area, what=what, needs=reason))
             return None

@@ -9,7 +9,16 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from outbox_relay.config import Config
-from outbox_relay.doctor.facts import Backend, DatabaseFacts, ServerFacts, TablesFacts
+from outbox_relay.doctor.facts import (
+    THE_LEASE,
+    THE_ROWS,
+    THE_SERVER,
+    THE_TABLES,
+    Backend,
+    DatabaseFacts,
+    ServerFacts,
+    TablesFacts,
+)
 from outbox_relay.doctor.findings import Skipped
 from outbox_relay.doctor.look.connection import Questions
 from outbox_relay.doctor.look.rights import look_at_rights, needed_adopted, needed_rights
@@ -38,7 +47,8 @@ async def look_at_database(config: Config) -> tuple[DatabaseFacts, list[Skipped]
         away = await questions.connect()
         if away is not None:
             return DatabaseFacts(backend=backend, unreachable=away), []
-        return await _look(questions, config, backend), questions.skipped
+        facts = await _look(questions, config, backend)
+        return replace(facts, silent=tuple(questions.silent)), questions.skipped
     finally:
         await questions.close()
 
@@ -47,13 +57,13 @@ async def _look(questions: Questions, config: Config, backend: Backend) -> Datab
     options = config.database
     names = tables(options.table, schema=options.schema or None)
     server: ServerFacts | None = await questions.ask(
-        "the server",
+        THE_SERVER,
         lambda: look_at_server(questions, table=options.table, url_backend=backend),
     )
     backend = server.backend if server is not None else backend
     facts = DatabaseFacts(backend=backend, server=server)
     seen = await questions.ask(
-        "the tables", lambda: look_at_tables(questions, names, options, backend)
+        THE_TABLES, lambda: look_at_tables(questions, names, options, backend)
     )
     if seen is None:
         return await _with_rights(questions, facts, names, None)
@@ -94,16 +104,16 @@ async def _with_rows(
     there = facts.tables
     assert there is not None
     lease = await questions.ask(
-        "the lease",
+        THE_LEASE,
         lambda: questions.run(lambda link: look_at_lease(link, names, there.version or 0)),
     )
     if adopted is None:
         rows = await questions.ask(
-            "the rows", lambda: questions.run(lambda link: look_at_rows(link, names, there.there))
+            THE_ROWS, lambda: questions.run(lambda link: look_at_rows(link, names, there.there))
         )
     else:
         rows = await questions.ask(
-            "the rows", lambda: questions.run(lambda link: look_at_adopted(link, adopted, config))
+            THE_ROWS, lambda: questions.run(lambda link: look_at_adopted(link, adopted, config))
         )
     return replace(facts, lease=lease, rows=rows)
 

@@ -24,6 +24,7 @@ from outbox_relay.brokers.security import LOGIN_ERRORS, Login
 from outbox_relay.brokers.topics import is_topic_name
 from outbox_relay.doctor.facts import KafkaFacts, TopicFacts, Unreachable
 from outbox_relay.doctor.findings import Area, Skipped
+from outbox_relay.doctor.look.reach import reach
 from outbox_relay.errors import CredentialsError
 
 CONFIGS: Final = (
@@ -107,6 +108,9 @@ class _Metadata(Request[_MetadataStruct]):  # type: ignore[misc]
         return request_struct_class(self._topics, False, False, True)
 
 
+KAFKA_PORT: Final = 9092
+
+
 class KafkaLook:
     """One client. Call `close` in the end."""
 
@@ -136,11 +140,13 @@ class KafkaLook:
             refused = await login.refusal(arguments) or refusal_of(error)
             if refused is not None:
                 return Unreachable(kind="login", what=refused, mend="Correct what it names.")
+            servers = self._options.bootstrap_servers
             return Unreachable(
                 kind="away",
-                what=f"kafka at {self._options.bootstrap_servers} does not answer "
-                f"({type(error).__name__})",
-                mend="Start it, or correct kafka.bootstrap_servers and kafka.security_protocol.",
+                what=f"kafka does not answer ({type(error).__name__}). "
+                f"{await reach(servers, port=KAFKA_PORT)}",
+                mend="Start it, or correct kafka.bootstrap_servers and kafka.security_protocol. If it ends "
+                "again, its own log says why: a full disk ends a broker.",
             )
         self._client = client
         return None
@@ -220,5 +226,6 @@ def _topic(item: Any, configs: Mapping[str, str] | None) -> TopicFacts:
         replicas=tuple(len(part[4]) for part in partitions),
         in_sync=tuple(len(part[5]) for part in partitions),
         leaderless=tuple(sorted(part[1] for part in partitions if part[2] < 0)),
+        away=tuple(sorted({broker for part in partitions for broker in part[6]})),
         configs=configs,
     )

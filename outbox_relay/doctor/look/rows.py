@@ -48,6 +48,8 @@ def look_at_lease(connection: sa.Connection, names: Tables, version: int) -> Lea
     held = [row for row in lanes if _utc(row.expires_at) > now]
     suspects = [row for row in lanes if getattr(row, "suspect_last_id", 0)]
     has_one = connection.dialect.name == "sqlite" or len(rows) <= 1
+    ended = [] if held else [row for row in lanes if row.owner]
+    last = max(ended, key=lambda row: row.expires_at, default=None)
     return LeaseFacts(
         lane_rows=len(lanes),
         slot_rows=len(rows) - len(lanes),
@@ -56,6 +58,8 @@ def look_at_lease(connection: sa.Connection, names: Tables, version: int) -> Lea
         crash_count=max((row.crash_count for row in held or lanes), default=0),
         suspects=(suspects[0].suspect_first_id, suspects[0].suspect_last_id) if suspects else None,
         wake_addresses=tuple(sorted({row.wake_address for row in held if row.wake_address})),
+        last_owner=last.owner if last else "",
+        ended_seconds=(now - _utc(last.expires_at)).total_seconds() if last else 0.0,
     )
 
 

@@ -108,11 +108,24 @@ def _leaders(topic: TopicFacts) -> Iterator[Finding]:
     if topic.leaderless:
         some = ", ".join(str(number) for number in topic.leaderless[:NAMED_PARTITIONS])
         more = " and others" if len(topic.leaderless) > NAMED_PARTITIONS else ""
+        lead = "has no leader: number" if len(topic.leaderless) == 1 else "have no leader: numbers"
         yield found(
             "topic-without-leader",
-            f"topic {topic.topic}: partitions {some}{more} of {topic.partitions} have no leader",
-            "Start the brokers that hold their replicas.",
+            f"topic {topic.topic}: {len(topic.leaderless)} of {topic.partitions} partitions {lead} "
+            f"{some}{more}",
+            _start(topic),
         )
+
+
+def _start(topic: TopicFacts) -> str:
+    """Which brokers are to come back."""
+    some = ", ".join(str(number) for number in topic.away[:NAMED_PARTITIONS])
+    match len(topic.away):
+        case 0:
+            return "Start the broker that is away, or wait until it has caught up."
+        case 1:
+            return f"Start broker {some}, which holds replicas and is away."
+    return f"Start brokers {some}, which hold replicas and are away."
 
 
 def _replicas(topic: TopicFacts, facts: KafkaFacts, options: KafkaOptions) -> Iterator[Finding]:
@@ -128,7 +141,7 @@ def _replicas(topic: TopicFacts, facts: KafkaFacts, options: KafkaOptions) -> It
             f"{in_sync} of {copies}",
             f"It can never have so many: lower the setting to {max(1, copies - 1)}, or add replicas."
             if too_many
-            else "Start the broker that is away, or wait until it has caught up.",
+            else _start(topic),
             _config(options, topic.topic, {"min.insync.replicas": str(max(1, copies - 1))})
             if too_many
             else (),

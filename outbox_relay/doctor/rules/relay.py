@@ -77,12 +77,13 @@ def _owners(lease: LeaseFacts, rows: RowsFacts | None) -> Iterator[Finding]:
         return
     pending = rows.pending if rows is not None else 0
     if not lease.held:
+        waits = f"{pending:,} events wait" if pending else "nothing waits"
+        last = f"; {lease.last_owner} had it, until {lease.ended_seconds:,.0f} s ago"
         yield found(
             "no-relay",
-            f"nobody holds the lease; {pending:,} events wait"
-            if pending
-            else "nobody holds the lease; nothing waits",
-            "Start a relay, or look why it does not run: its log says so.",
+            f"nobody holds the lease; {waits}{last if lease.last_owner else ''}",
+            "Mend what is said of the database first: a relay that runs goes on by itself. Else start "
+            "one, or look into its log for why it does not run.",
             shell("outbox-relay run"),
             severity=Severity.ERROR if pending else Severity.WARNING,
         )
@@ -97,8 +98,8 @@ def _owners(lease: LeaseFacts, rows: RowsFacts | None) -> Iterator[Finding]:
 
 
 def _deaths(lease: LeaseFacts) -> Iterator[Finding]:
-    if not lease.crash_count:
-        return
+    if lease.crash_count < DEATHS:
+        return  # one, by a node that went or by hand, says nothing
     suspects = lease.suspects
     where = f"; rows {suspects[0]} to {suspects[1]} were looked at then" if suspects else ""
     yield found(
@@ -107,7 +108,6 @@ def _deaths(lease: LeaseFacts) -> Iterator[Finding]:
         "Look at how they ended (`kubectl describe pod`, `dmesg` for lack of memory, the log). A row "
         "that kills a relay becomes a dead letter by itself; the count goes back to 0 when a relay "
         "stops cleanly.",
-        severity=Severity.NOTE if lease.crash_count < DEATHS else None,
     )
 
 
@@ -129,15 +129,19 @@ def _lag(lease: LeaseFacts | None, rows: RowsFacts) -> Iterator[Finding]:
 def _paused(rows: RowsFacts) -> Iterator[Finding]:
     for item in rows.paused:
         why = f" ({item.reason})" if item.reason else ""
-        since = f"since {item.seconds:,.0f} s{why}"
+        since = f"for {item.seconds:,.0f} s now{why}"
         if item.topic == PURGE:
             resume = shell("outbox-relay resume --purge")
-            yield found("purge-paused", f"the purge is paused {since}", "Let it go on:", resume)
+            yield found(
+                "purge-paused", f"the purge has been paused {since}", "Let it go on:", resume
+            )
         elif item.topic == EVERYTHING:
             resume = shell("outbox-relay resume --all")
-            yield found("topic-paused", f"all topics are paused {since}", "Let them go on:", resume)
+            yield found(
+                "topic-paused", f"all topics have been paused {since}", "Let them go on:", resume
+            )
         else:
-            what = f"the topic {item.topic} is paused {since}"
+            what = f"the topic {item.topic} has been paused {since}"
             resume = shell(f"outbox-relay resume -- {shlex.quote(item.topic)}")
             yield found("topic-paused", what, "Let it go on:", resume)
 

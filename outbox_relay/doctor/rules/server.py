@@ -7,7 +7,18 @@ from typing import Final
 
 from outbox_relay.config import Config
 from outbox_relay.doctor.catalogue import found
-from outbox_relay.doctor.facts import Between, Grant, RightsFacts, ServerFacts, Unreachable
+from outbox_relay.doctor.facts import (
+    THE_LEASE,
+    THE_ROWS,
+    THE_SERVER,
+    THE_TABLES,
+    Between,
+    DatabaseFacts,
+    Grant,
+    RightsFacts,
+    ServerFacts,
+    Unreachable,
+)
 from outbox_relay.doctor.findings import Finding, sql, toml
 
 OLDEST: Final = {
@@ -54,6 +65,40 @@ def of_unreachable(facts: Unreachable) -> Finding:
     return found(_UNREACHABLE[facts.kind], facts.what, facts.mend)
 
 
+def of_silence(facts: DatabaseFacts) -> list[Finding]:
+    """The server takes connections, and does not answer what is asked of it."""
+    if facts.server is None:
+        if THE_SERVER not in facts.silent:
+            return []
+        what = "it takes the connection and answers no question in time"
+        return [found("database-unreachable", what, "Look at its load, its disk, and its log.")]
+    about = [what for what in (THE_TABLES, THE_LEASE, THE_ROWS) if what in facts.silent]
+    if not about:
+        return []
+    return [
+        found(
+            "tables-blocked",
+            f"the server answers, and what is asked of {', '.join(about)} is not answered in time",
+            "Find who holds a lock, or what keeps the server busy, and end it (KILL, or "
+            "pg_terminate_backend); as a user who sees all sessions:",
+            sql(_SESSIONS[facts.backend]) if facts.backend in _SESSIONS else (),
+        )
+    ]
+
+
+_ON_MYSQL: Final = (
+    "SELECT id, user, host, command, time, state, LEFT(info, 80) AS statement "
+    "FROM information_schema.processlist ORDER BY time DESC"
+)
+_SESSIONS: Final = {
+    "mariadb": _ON_MYSQL,
+    "mysql": _ON_MYSQL,
+    "postgresql": "SELECT pid, usename, state, now() - xact_start AS since, left(query, 80) AS statement, "
+    "pg_blocking_pids(pid) AS waits_for FROM pg_stat_activity WHERE xact_start IS NOT NULL "
+    "ORDER BY xact_start",
+}
+
+
 def of_server(server: ServerFacts, config: Config) -> list[Finding]:
     """Release, role, clock, connections, and what is in between."""
     return [
@@ -96,6 +141,9 @@ def _role(server: ServerFacts) -> Iterator[Finding]:
         )
 
 
+_INIT_CONNECT: Final = " A session's `timestamp`, as init_connect may set it, counts too."
+
+
 def _clock(server: ServerFacts) -> Iterator[Finding]:
     skew = server.skew_seconds
     if skew is None or abs(skew) <= SKEW_SECONDS:
@@ -105,7 +153,7 @@ def _clock(server: ServerFacts) -> Iterator[Finding]:
         f"the database's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this "
         "machine's",
         "Let NTP (chrony, systemd-timesyncd) set the clocks of both machines; `chronyc tracking` says "
-        "which one is wrong. A session's `timestamp`, as init_connect may set it, counts too.",
+        f"which one is wrong.{_INIT_CONNECT if server.backend in ('mariadb', 'mysql') else ''}",
     )
 
 

@@ -24,7 +24,7 @@ class Wanted:
     What `setting` must be. `is_wrong` sees its value and the server; `value` is what mends it.
 
     `applies` says whether the setting means anything here. `restart` where the server takes it at its
-    start only.
+    start only. `mend` is said instead of where to set it; `first` is run before.
     """
 
     code: str
@@ -33,6 +33,8 @@ class Wanted:
     value: str
     applies: Callable[[ServerFacts], bool] = lambda _: True
     restart: bool = False
+    mend: str = ""
+    first: tuple[Command, ...] = ()
 
 
 def _always(server: ServerFacts) -> bool:
@@ -129,6 +131,16 @@ MYSQL: Final = (
 )
 
 POSTGRESQL: Final = (
+    Wanted(
+        code="server-only-reads",
+        setting="default_transaction_read_only",
+        is_wrong=lambda value, _: value == "on",
+        value="off",
+        mend="A hosted server is set so when its disk is full: make room first. Then let it write where "
+        "the setting comes from; sessions that begin afterwards do.",
+        # Else the statement that mends it is refused too.
+        first=sql("SET default_transaction_read_only = off"),
+    ),
     Wanted(code="fsync-off", setting="fsync", is_wrong=lambda value, _: value == "off", value="on"),
     Wanted(
         code="commit-not-flushed",
@@ -177,6 +189,12 @@ def of_settings(server: ServerFacts, config: Config) -> list[Finding]:
     ]
 
 
+_HOW_TO_SET: Final = {
+    True: "Set it where it comes from; sessions that begin afterwards have it.",
+    False: "Set it now, and in the server's configuration, else it is gone at the next start.",
+}
+
+
 def _judge(rule: Wanted, server: ServerFacts) -> Iterator[Finding]:
     setting = server.settings.get(rule.setting)
     if setting is None or not rule.applies(server) or not rule.is_wrong(setting.value, server):
@@ -184,10 +202,8 @@ def _judge(rule: Wanted, server: ServerFacts) -> Iterator[Finding]:
     yield found(
         rule.code,
         f"{rule.setting} = {setting.value}{_origin(setting)}",
-        "Set it now, and in the server's configuration, else it is gone at the next start."
-        if server.backend != "postgresql"
-        else "Set it where it comes from; sessions that begin afterwards have it.",
-        _set(server, rule.setting, rule.value),
+        rule.mend or _HOW_TO_SET[server.backend == "postgresql"],
+        (*rule.first, *_set(server, rule.setting, rule.value)),
     )
 
 
