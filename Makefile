@@ -14,7 +14,7 @@ TWO := -n 2 --dist worksteal
 NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka and not amqp and not redis
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots docs wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo newcomer bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots docs wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -89,6 +89,9 @@ model: $(VENV)/.dev services ## every state of the lease protocol's model, and w
 
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo
+
+newcomer: $(VENV)/.dev services ## the first pages, each command as printed, in a fresh clone; how long each takes
+	$(BIN)/python -m tests.newcomer
 
 bookstore: $(VENV)/.dev ## the example application with its relay and a second service; no service needed
 	$(BIN)/python -m examples.bookstore

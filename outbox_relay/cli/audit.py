@@ -107,7 +107,7 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Compare the table with the topics: what is lost, twice, out of order, or a ghost.
+    Compare table and topics: loss, duplicates, inversions, ghosts.
 
     Only reads, while applications write and relays publish. With --work it goes on where it was, after
     whatever ended it. Exits with 0 if nothing was found, with 4 if something was, with 1 if it could

@@ -12,7 +12,7 @@ from outbox_relay.cli.options import ConfigOption, SetOption, load
 
 def check_config(config: ConfigOption = None, flags: SetOption = None) -> None:
     """
-    Print every setting and where it came from, or everything that is wrong.
+    Print every setting and where it came from, or what is wrong.
 
     Passwords are hidden. Connects to nothing.
     """

@@ -11,7 +11,10 @@ from outbox_relay.cli.exits import require
 
 def demo(
     seconds: Annotated[
-        float, typer.Option(min=5.0, help="How long the shop takes orders and trouble is made.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=5.0, help="How long the shop takes orders and trouble is made."
+        ),
     ] = 25.0,
     plain: Annotated[
         bool, typer.Option("--plain", help="One line a second instead of a live screen.")
@@ -21,7 +24,7 @@ def demo(
     ] = False,
 ) -> None:
     """
-    Show a shop, a relay and a broker in trouble, and count that no event is lost.
+    Show that no event is lost: a shop, a relay, a broker in trouble.
 
     Needs no service: SQLite and an embedded broker run in a temporary folder. Exits with 1 if the
     account does not balance.

@@ -1,0 +1,108 @@
+"""
+One terminal: a shell that is given commands one after the other, and keeps folder, variables and jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+LONGEST_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """How a command ended. *output* is what it printed, errors too."""
+
+    code: int
+    seconds: float
+    output: str
+
+
+class Terminal:
+    """A bash with job control that begins in *folder*; *scratch* is for what it prints."""
+
+    def __init__(self, folder: Path, *, scratch: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._typed, self._screen = scratch / "typed", scratch / "screen"
+        self._answers, answer = os.pipe()
+        with self._screen.open("wb") as screen:
+            self._shell = subprocess.Popen(
+                ["bash", "--norc", "--noprofile", "-m"],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=screen,
+                stderr=subprocess.STDOUT,
+                pass_fds=[answer],
+                start_new_session=True,
+            )
+        os.close(answer)  # the shell's alone: its end is the pipe's end
+        # What a command leaves in the background does not keep the pipe.
+        self._line = f". '{self._typed}' </dev/null {answer}>&-; echo $? $PWD >&{answer}\n"
+        self._read = 0
+
+    def run(self, command: str) -> Done:
+        """Type *command*, and wait until the shell takes the next one."""
+        assert self._shell.stdin is not None
+        self._typed.write_text(f"{command}\n", encoding="utf-8")
+        began = time.monotonic()
+        self._shell.stdin.write(self._line.encode())
+        self._shell.stdin.flush()
+        code, folder = self._answered(command)
+        seconds = time.monotonic() - began
+        self.folder = Path(folder)
+        return Done(code=code, seconds=seconds, output=self._printed())
+
+    def close(self) -> None:
+        """End the shell and all that it started."""
+        _end_session(self._shell.pid)
+        self._shell.communicate()
+        os.close(self._answers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _answered(self, command: str) -> tuple[int, str]:
+        ready, _, _ = select.select([self._answers], [], [], LONGEST_SECONDS)
+        if not ready:
+            raise TimeoutError(
+                f"{command}: still runs after {LONGEST_SECONDS} s\n{self._printed()}"
+            )
+        answer = os.read(self._answers, 4096).decode()
+        if not answer:
+            raise EOFError(f"{command}: ended the shell\n{self._printed()}")
+        code, _, folder = answer.rstrip("\n").partition(" ")
+        return int(code), folder
+
+    def _printed(self) -> str:
+        with self._screen.open("rb") as screen:
+            screen.seek(self._read)
+            fresh = screen.read()
+        self._read += len(fresh)
+        return fresh.decode(errors="replace")
+
+
+def _end_session(session: int) -> None:
+    for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]:
+        try:
+            if os.getsid(pid) == session:
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
