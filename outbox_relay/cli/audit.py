@@ -107,9 +107,9 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Compare table and topics: loss, duplicates, inversions, ghosts.
+    Find loss, duplicates, inversions and ghosts on the topics.
 
-    Only reads, while applications write and relays publish. With --work it goes on where it was, after
+    Compares table and topics. Only reads, while applications write and relays publish. With --work it goes on where it was, after
     whatever ended it. Exits with 0 if nothing was found, with 4 if something was, with 1 if it could
     not be done.
     """

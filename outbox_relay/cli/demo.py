@@ -24,13 +24,13 @@ def demo(
     ] = False,
 ) -> None:
     """
-    Show that no event is lost: a shop, a relay, a broker in trouble.
+    Show that no event is lost when relay and broker fail.
 
-    Needs no service: SQLite and an embedded broker run in a temporary folder. Exits with 1 if the
-    account does not balance.
+    A shop takes orders meanwhile. Needs no service: SQLite and an embedded broker run in a temporary
+    folder. Exits with 1 if the account does not balance.
     """
     require("confluent_kafka", extra="demo", purpose="the demo's broker")
     require("aiosqlite", extra="demo", purpose="the demo's database")
-    from outbox_relay.demo import run_demo
+    from outbox_relay.demo.scenario import run_demo
 
     raise typer.Exit(run_demo(seconds=seconds, plain=plain, keep=keep))

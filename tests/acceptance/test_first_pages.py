@@ -50,6 +50,9 @@ def test_the_pages_work_as_they_stand(reader, mariadb, kafka):
     published = kafka.consume_all("orders")
     kafka.delete_topic("orders")
 
+    printed = "".join([*first.values(), *second.values()])
+    assert "Warning" not in printed
+    assert "Traceback" not in printed
     assert "order 1 is committed, and so is its event" in first["python shop.py 42"]
     assert [record.value for record in published] == [b'{"order_id":1,"total":42}']
     assert "backlog" in second["outbox-relay status"]

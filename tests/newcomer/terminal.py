@@ -28,7 +28,7 @@ class Done:
 
 
 class Terminal:
-    """A bash with job control that begins in *folder*; *scratch* is for what it prints."""
+    """A bash that begins in *folder*; *scratch* is for what it prints."""
 
     def __init__(self, folder: Path, *, scratch: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class Terminal:
         self._answers, answer = os.pipe()
         with self._screen.open("wb") as screen:
             self._shell = subprocess.Popen(
-                ["bash", "--norc", "--noprofile", "-m"],
+                ["bash", "--norc", "--noprofile"],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.PIPE,

@@ -38,12 +38,12 @@ def test_a_terminal_keeps_folder_variables_and_jobs(walk):
     What a block sets, the next one has; a job goes on behind the commands.
     """
     steps = walk(
-        "```sh\nmkdir a; cd a\nexport X=over-there\nsleep 100 &\n```\n"
+        "```sh\nmkdir a; cd a\nexport X=over\nsleep 100 &\n```\n"
         "```python\n# b.txt\n```\n```sh\nls; echo $X\nkill %sleep; wait\n```\n"
     )
 
     assert [output for command, output in steps if command.startswith("ls")] == [
-        "b.txt\nover-there\n"
+        "b.txt\nover\n"
     ]
 
 
