@@ -130,7 +130,7 @@ image-lock: $(VENV)/.dev ## write deploy/image/*.txt anew, when pyproject.toml o
 screenshots: $(VENV)/.dev services ## the pictures of the dashboard in docs/images
 	$(BIN)/python -m tests.dashboard.screenshots
 
-docs: $(VENV)/.dev ## the pages of docs/ as a site, into build/docs; a broken link is an error
+docs: $(VENV)/.docs ## the pages of docs/ as a site, into build/docs; a broken link is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -E -d build/docs-read docs build/docs
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
@@ -140,13 +140,17 @@ clean: ## remove what the targets made; the jars in .cache stay
 	rm -rf $(VENV) $(SA20) $(CQRS) dist build mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
-# The demo needs no test tools: a new user waits for less. What developers install includes it.
+# The demo and the site need no test tools: a new user waits for less. What developers install includes both.
 $(VENV)/.dev: $(INPUTS) | $(BIN)/python
 	$(PIP) -e '.[dev]'
-	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.demo $(VENV)/.docs $@
 
 $(VENV)/.demo: $(INPUTS) | $(BIN)/python
 	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.docs: $(INPUTS) | $(BIN)/python
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 $(VENV)/.mutation: $(VENV)/.dev

@@ -107,7 +107,7 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Find loss, duplicates, inversions and ghosts on the topics.
+    Find loss, duplicates, inversions and ghosts in topics.
 
     Compares table and topics. Only reads, while applications write and relays publish. With --work it goes on where it was, after
     whatever ended it. Exits with 0 if nothing was found, with 4 if something was, with 1 if it could

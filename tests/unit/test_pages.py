@@ -42,9 +42,7 @@ def test_a_terminal_keeps_folder_variables_and_jobs(walk):
         "```python\n# b.txt\n```\n```sh\nls; echo $X\nkill %sleep; wait\n```\n"
     )
 
-    assert [output for command, output in steps if command.startswith("ls")] == [
-        "b.txt\nover\n"
-    ]
+    assert [output for command, output in steps if command.startswith("ls")] == ["b.txt\nover\n"]
 
 
 def test_a_command_ends_as_the_page_says(walk):
