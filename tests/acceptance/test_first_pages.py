@@ -31,7 +31,7 @@ def reader(installed_wheel, mariadb, kafka, tmp_path):
         "OUTBOX_RELAY_HTTP__PORT": str(servers.http_port),
     }
     with Terminal(
-        tmp_path / "shop", scratch=tmp_path / "scratch", environment=environment
+        tmp_path / "shop", scratch=tmp_path / "scratch", environment=environment, longest_seconds=60
     ) as terminal:
         yield Reader(terminal=terminal, moved=servers.moved, administer=servers.administer)
 

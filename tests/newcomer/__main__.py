@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.results import machine, today
 from tests.newcomer.servers import Servers, running
 from tests.newcomer.terminal import Terminal
 from tests.newcomer.walk import PageError, Reader, Step
@@ -44,14 +45,14 @@ def main() -> int:
     try:
         with running() as servers, tempfile.TemporaryDirectory(prefix="newcomer-") as folder:
             steps = list(_told(_walk(Path(folder), servers)))
-    except (PageError, MissingPartError) as error:
+    except (PageError, MissingPartError, EOFError, TimeoutError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     for page, apart in PAGES.items():
         for start, why in apart.items():
             print(f"not walked: {page}, the block `{start}...`: {why}")
+    print(_summary(steps, servers.versions))
     total = sum(step.seconds for step in steps)
-    print(f"\n{total:.0f} s in all; {_machine()}")
     return 0 if total < PROMISED_SECONDS else 1
 
 
@@ -59,7 +60,7 @@ def _walk(folder: Path, servers: Servers) -> Iterator[Step]:
     clone = folder / "outbox-relay"
     began = time.monotonic()
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-    yield Step(page="", command="git clone", seconds=time.monotonic() - began)
+    yield Step(page="README.md", command="git clone", seconds=time.monotonic() - began)
     scratch = folder / "scratch"
     scratch.mkdir()
     with Terminal(clone, scratch=scratch, environment=_environment(servers, scratch)) as terminal:
@@ -91,8 +92,16 @@ def _told(steps: Iterator[Step]) -> Iterator[Step]:
         yield step
 
 
-def _machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+def _summary(steps: Sequence[Step], versions: str) -> str:
+    """The seconds of each page and in all, and what they depend on."""
+    of_page = {page: sum(s.seconds for s in steps if s.page == page) for page in PAGES}
+    pages = "".join(f"\n{page}: {seconds:.0f} s" for page, seconds in of_page.items())
+    here = machine()
+    return (
+        f"{pages}\nin all: {sum(of_page.values()):.0f} s\n"
+        f"{today()}, {here['cores']} cores of {here['processor']}, {here['memory_gb']} GB, {here['system']}, "
+        f"Python {platform.python_version()}, {versions}"
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.results import kafka_version
 from tests.services.kafka import LIBRARIES, Kafka
 from tests.services.mariadb import MariaDB
 from tests.services.process import free_port
@@ -22,11 +23,15 @@ exec java -cp '{libraries}/*' org.apache.kafka.tools.TopicCommand "$@"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servers:
-    """*programs* is a folder for PATH, *moved* where the pages' addresses are on this machine."""
+    """
+    *programs* is a folder for PATH, *moved* where the pages' addresses are on this machine; *administer* runs
+    SQL with every right.
+    """
 
     programs: Path
     moved: dict[str, str]
     http_port: int
+    versions: str
     administer: Callable[[str], None]
 
 
@@ -51,8 +56,15 @@ def offered(mariadb: MariaDB, kafka: Kafka, programs: Path) -> Servers:
             "localhost:9464": f"localhost:{port}",
         },
         http_port=port,
+        versions=f"MariaDB {mariadb_version(mariadb)}, {kafka_version()}",
         administer=administer,
     )
+
+
+def mariadb_version(mariadb: MariaDB) -> str:
+    """Such as 10.11.6."""
+    with mariadb.root_connection() as connection:
+        return str(connection.get_server_info()).partition("-")[0]
 
 
 @contextmanager

@@ -10,10 +10,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.services.process import guard
 
 LONGEST_SECONDS = 600
 
@@ -28,10 +31,20 @@ class Done:
 
 
 class Terminal:
-    """A bash that begins in *folder*; *scratch* is for what it prints."""
+    """
+    A bash that begins in *folder*; *scratch* is for what it prints. TimeoutError if a command takes longer
+    than *longest_seconds*, EOFError if it ends the shell.
+    """
 
-    def __init__(self, folder: Path, *, scratch: Path, environment: Mapping[str, str]) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        scratch: Path,
+        environment: Mapping[str, str],
+        longest_seconds: float = LONGEST_SECONDS,
+    ) -> None:
+        self.folder, self._longest_seconds = folder, longest_seconds
         self._typed, self._screen = scratch / "typed", scratch / "screen"
         self._answers, answer = os.pipe()
         with self._screen.open("wb") as screen:
@@ -45,6 +58,8 @@ class Terminal:
                 pass_fds=[answer],
                 start_new_session=True,
             )
+        # Also when this process is killed: nobody else would end what the commands left running.
+        self._guardian = guard(self._shell.pid, None)
         os.close(answer)  # the shell's alone: its end is the pipe's end
         # What a command leaves in the background does not keep the pipe.
         self._line = f". '{self._typed}' </dev/null {answer}>&-; echo $? $PWD >&{answer}\n"
@@ -64,8 +79,11 @@ class Terminal:
 
     def close(self) -> None:
         """End the shell and all that it started."""
-        _end_session(self._shell.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(self._shell.pid, signal.SIGKILL)
         self._shell.communicate()
+        self._guardian.kill()
+        self._guardian.communicate()
         os.close(self._answers)
 
     def __enter__(self) -> Self:
@@ -80,10 +98,10 @@ class Terminal:
         self.close()
 
     def _answered(self, command: str) -> tuple[int, str]:
-        ready, _, _ = select.select([self._answers], [], [], LONGEST_SECONDS)
+        ready, _, _ = select.select([self._answers], [], [], self._longest_seconds)
         if not ready:
             raise TimeoutError(
-                f"{command}: still runs after {LONGEST_SECONDS} s\n{self._printed()}"
+                f"{command}: still runs after {self._longest_seconds} s\n{self._printed()}"
             )
         answer = os.read(self._answers, 4096).decode()
         if not answer:
@@ -97,12 +115,3 @@ class Terminal:
             fresh = screen.read()
         self._read += len(fresh)
         return fresh.decode(errors="replace")
-
-
-def _end_session(session: int) -> None:
-    for pid in [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]:
-        try:
-            if os.getsid(pid) == session:
-                os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
