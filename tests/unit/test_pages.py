@@ -62,11 +62,13 @@ def test_a_command_that_hangs_is_told(tmp_path):
     """
     The walk does not wait for it for ever.
     """
-    with Terminal(
-        tmp_path, scratch=tmp_path, environment=os.environ, longest_seconds=0.5
-    ) as terminal:
-        with pytest.raises(TimeoutError, match=r"sleep 1001: still runs after 0.5 s"):
-            terminal.run("sleep 1001")
+    with (
+        Terminal(
+            tmp_path, scratch=tmp_path, environment=os.environ, longest_seconds=0.5
+        ) as terminal,
+        pytest.raises(TimeoutError, match=r"sleep 1001: still runs after 0.5 s"),
+    ):
+        terminal.run("sleep 1001")
 
 
 def test_a_block_prints_what_the_page_says(walk):
