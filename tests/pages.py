@@ -14,25 +14,32 @@ ROOT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# (\S+\.\w+)\n")
 _PRINTS = re.compile(r"\b[Ii]t prints `([^`]+)`")
+_CODE = re.compile(r"`([^`]+)` ends with exit code (\d+)\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """
-    Text between two fences. *line* is that of its fence, from 1; *prints* is what the prose below says
-    of it: "It prints `...`".
-    """
+    """Text between two fences, and the *prose* below it. *line* is that of its fence, from 1."""
 
     language: str
     text: str
     line: int = 1
-    prints: tuple[str, ...] = ()
+    prose: str = ""
 
     @property
     def file(self) -> str | None:
         """The file that it is, where its first line names one."""
         found = _FILE.match(self.text)
         return found[1] if found else None
+
+    @property
+    def prints(self) -> list[str]:
+        """What the prose says that it prints: "It prints `...`"."""
+        return _PRINTS.findall(self.prose)
+
+    def exit_code(self, command: str) -> int:
+        """What the prose says of a command: "`...` ends with exit code 1". Else 0."""
+        return int(dict(_CODE.findall(self.prose)).get(command, 0))
 
     def commands(self) -> Iterator[str]:
         """
@@ -60,7 +67,7 @@ def blocks_of(text: str, *languages: str) -> list[Block]:
             language=fence[1],
             text=fence[2],
             line=text.count("\n", 0, fence.start()) + 1,
-            prints=tuple(_PRINTS.findall(text, fence.end(), end)),
+            prose=text[fence.end() : end],
         )
         for fence, end in zip(fences, ends, strict=True)
     ]

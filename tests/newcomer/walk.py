@@ -4,14 +4,11 @@ A reader who has the pages and nothing else: does what each block says, in its o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tests.newcomer.terminal import Terminal
 from tests.pages import Block, blocks
-
-_EXPECTED = re.compile(r"# exit code (\d+)\b")
 
 
 class PageError(Exception):
@@ -72,8 +69,7 @@ class Reader:
         for command in block.commands():
             done = self.terminal.run(self._here(command))
             printed += done.output
-            said = _EXPECTED.search(command)
-            if done.code != int(said[1] if said else 0):
+            if done.code != block.exit_code(command):
                 raise PageError(f"{where}: {command}\nexit code {done.code}\n{done.output}")
             yield Step(page=page, command=command, seconds=done.seconds, output=done.output)
         for text in block.prints:

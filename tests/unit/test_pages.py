@@ -47,13 +47,13 @@ def test_a_terminal_keeps_folder_variables_and_jobs(walk):
 
 def test_a_command_ends_as_the_page_says(walk):
     """
-    With 0, or with the exit code of its comment; anything else ends the walk and is told.
+    With 0, or with the exit code that the prose names; anything else ends the walk and is told.
     """
-    assert walk("```sh\nfalse   # exit code 1: it is\n```\n")
+    assert walk("```sh\nfalse\n```\n\n`false` ends with exit code 1.\n")
     with pytest.raises(PageError, match=r"page.md:3: ls no_such\nexit code 2"):
         walk("A\n\n```sh\nls no_such\n```\n")
     with pytest.raises(PageError, match="exit code 0"):
-        walk("```sh\ntrue # exit code 1\n```\n")
+        walk("```sh\ntrue\n```\n`true` ends with exit code 1.\n")
     with pytest.raises(EOFError, match="ended the shell"):
         walk("```sh\nexit 0\n```\n")
 
@@ -107,6 +107,18 @@ def test_what_the_walk_leaves_out_is_there():
     for page, apart in PAGES.items():
         for start in apart:
             assert [block for block in blocks(page) if block.text.startswith(start)], (page, start)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_comment_stands_behind_a_command(page):
+    """
+    zsh, which many terminals have, would take it for arguments.
+    """
+    walked = [
+        block for block in blocks(page, "sh") if not block.text.startswith(tuple(PAGES[page]))
+    ]
+
+    assert [command for block in walked for command in block.commands() if " #" in command] == []
 
 
 def test_commands_are_lines_or_several_that_go_on():
