@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import socket
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from outbox_relay.config import load_config
 from outbox_relay.doctor import Area, Findings, Severity
 from outbox_relay.doctor.examine import Seen, judge
 from outbox_relay.doctor.facts import Grant
+from outbox_relay.doctor.look import kafka
 from outbox_relay.doctor.look.amqp import places
 from outbox_relay.doctor.look.broker import look_at_jsonl, refused
 from outbox_relay.doctor.look.configuration import look_at_files
@@ -219,3 +221,13 @@ def test_nothing_found_is_ok() -> None:
     assert list(said) == ["severity", "areas", "findings", "skipped"]
     assert said["severity"] == "ok"
     assert said["areas"]["broker"] == {"severity": "ok", "looked_at": "Kafka"}
+
+
+def test_what_an_old_broker_lacks_is_said() -> None:
+    """
+    As the docstring of the look shows: a request that it does not know, or an answer.
+    """
+    found = doctest.testmod(kafka)
+
+    assert found.attempted > 0
+    assert found.failed == 0

@@ -4,6 +4,7 @@ How the tests read the pages: `tests/pages.py`, and the reader of `tests/newcome
 
 from __future__ import annotations
 
+import doctest
 import os
 
 import pytest
@@ -128,3 +129,13 @@ def test_commands_are_lines_or_several_that_go_on():
     block = Block(language="sh", text="# why\nls a \\\n   b\n\nls c  # d\n")
 
     assert list(block.commands()) == ["ls a \\\n   b", "ls c  # d"]
+
+
+def test_the_examples_run():
+    """
+    What a docstring shows is so.
+    """
+    found = doctest.testmod(pages)
+
+    assert found.attempted > 0
+    assert found.failed == 0
