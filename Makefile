@@ -14,7 +14,7 @@ TWO := -n 2 --dist worksteal
 NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka and not amqp and not redis
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots docs wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo newcomer bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots docs wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -90,6 +90,9 @@ model: $(VENV)/.dev services ## every state of the lease protocol's model, and w
 demo: $(VENV)/.demo ## a shop, a relay and a broker on this machine; no service and no root needed
 	$(BIN)/outbox-relay demo
 
+newcomer: $(VENV)/.dev services ## the first pages, each command as printed, in a fresh clone; how long each takes
+	$(BIN)/python -m tests.newcomer
+
 bookstore: $(VENV)/.dev ## the example application with its relay and a second service; no service needed
 	$(BIN)/python -m examples.bookstore
 
@@ -127,7 +130,7 @@ image-lock: $(VENV)/.dev ## write deploy/image/*.txt anew, when pyproject.toml o
 screenshots: $(VENV)/.dev services ## the pictures of the dashboard in docs/images
 	$(BIN)/python -m tests.dashboard.screenshots
 
-docs: $(VENV)/.dev ## the pages of docs/ as a site, into build/docs; a broken link is an error
+docs: $(VENV)/.docs ## the pages of docs/ as a site, into build/docs; a broken link is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -E -d build/docs-read docs build/docs
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
@@ -137,13 +140,17 @@ clean: ## remove what the targets made; the jars in .cache stay
 	rm -rf $(VENV) $(SA20) $(CQRS) dist build mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
-# The demo needs no test tools: a new user waits for less. What developers install includes it.
+# The demo and the site need no test tools: a new user waits for less. What developers install includes both.
 $(VENV)/.dev: $(INPUTS) | $(BIN)/python
 	$(PIP) -e '.[dev]'
-	@touch $(VENV)/.demo $@
+	@touch $(VENV)/.demo $(VENV)/.docs $@
 
 $(VENV)/.demo: $(INPUTS) | $(BIN)/python
 	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.docs: $(INPUTS) | $(BIN)/python
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 $(VENV)/.mutation: $(VENV)/.dev

@@ -16,6 +16,9 @@ from outbox_relay.config_checks import requirement, shown
 _HEAD = """\
 # outbox-relay: every setting with its default.
 #
+# Needed are database.url and the address of the broker, such as kafka.bootstrap_servers. A file
+# of your own holds these and whatever shall differ from here, and nothing else.
+#
 # A setting may also come from the environment, which wins over this file:
 # [kafka] bootstrap_servers is OUTBOX_RELAY_KAFKA__BOOTSTRAP_SERVERS.
 # `outbox-relay check-config` shows the result and where each value came from.

@@ -107,9 +107,9 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Compare the table with the topics: what is lost, twice, out of order, or a ghost.
+    Find loss, duplicates, inversions and ghosts in topics.
 
-    Only reads, while applications write and relays publish. With --work it goes on where it was, after
+    Compares table and topics. Only reads, while applications write and relays publish. With --work it goes on where it was, after
     whatever ended it. Exits with 0 if nothing was found, with 4 if something was, with 1 if it could
     not be done.
     """

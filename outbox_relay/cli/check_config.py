@@ -12,9 +12,9 @@ from outbox_relay.cli.options import ConfigOption, SetOption, load
 
 def check_config(config: ConfigOption = None, flags: SetOption = None) -> None:
     """
-    Print every setting and where it came from, or everything that is wrong.
+    Print every setting and where it came from.
 
-    Passwords are hidden. Connects to nothing.
+    Or everything that is wrong. Passwords are hidden. Connects to nothing.
     """
     with errors_as_exits():
         settings = list(load(config, flags).settings())

@@ -60,14 +60,14 @@ def print_letters(letters: Sequence[DeadLetter]) -> None:
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """*rows* below *names*, on standard output."""
+    """*rows* below *names*, on standard output. Ids stay in one piece, to be copied; other columns fold."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in ("id", "ce_id"))
     for row in rows:
         table.add_row(*(Text(harmless(cell)) for cell in row))
     Console().print(table)

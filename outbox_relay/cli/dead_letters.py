@@ -52,7 +52,7 @@ Result = TypeVar("Result")
 
 dead_letters = typer.Typer(
     name="dead-letters",
-    help="Look at rows that were given up, requeue them, or discard them.",
+    help="Look at rows that were given up; requeue or discard them.",
     no_args_is_help=True,
 )
 
@@ -70,7 +70,9 @@ def list_(
     reasons: ReasonOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Most rows to show.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="ROWS", min=0, help="Most rows to show.")
+    ] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """Count the dead letters by topic and reason, and show the oldest."""

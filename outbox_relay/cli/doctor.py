@@ -45,7 +45,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Say what is wrong, why it matters, and which command mends it.
+    Say what is wrong, why, and which command mends it.
 
     Looks at configuration, database, broker, relay and wake: the areas. Changes nothing. Exits with
     0 if there is nothing but notes, with 5 if there are warnings, with 6 if there are errors, and

@@ -36,7 +36,10 @@ CeIdOption = Annotated[
 NameOption = Annotated[
     list[str] | None, typer.Option("--name", metavar="NAME", help="Of this event's name.")
 ]
-StatusOption = Annotated[list[StatusName] | None, typer.Option("--status", help="Of this status.")]
+StatusOption = Annotated[
+    list[StatusName] | None,
+    typer.Option("--status", metavar="STATUS", help=f"Of this status: {', '.join(StatusName)}."),
+]
 SinceOption = Annotated[
     str | None,
     typer.Option(

@@ -65,14 +65,16 @@ def search(
     before: Annotated[
         int | None, typer.Option("--before", metavar="ID", min=1, help="The next page: below it.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Rows of a page.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="ROWS", min=1, max=10_000, help="Rows of a page.")
+    ] = 50,
     seconds: SecondsOption = 5.0,
     as_json: JsonOption = False,
 ) -> None:
     """
     Find events, the newest first, page by page.
 
-    What is given must all fit; options but for --ce-id, --before, --limit and bounds may be repeated.
+    What is given must all fit; --topic, --key, --name and --status may be repeated.
     Looks at a bounded number of rows in a statement, and for --seconds at most: then it says how far it
     came. Shows no payload.
     """

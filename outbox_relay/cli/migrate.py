@@ -26,7 +26,7 @@ def migrate(
     ] = False,
 ) -> None:
     """
-    Create the tables, or bring them to the version of this release.
+    Create the tables, or bring them up to date.
 
     Safe to repeat, to run by several at once, and while relays run.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, overload
 import typer
 
 from outbox_relay.cli.exits import Exit, fail
-from outbox_relay.config import CONFIG_VARIABLE, Config, find_config, load_config
+from outbox_relay.config import CONFIG_VARIABLE, SEARCHED, Config, find_config, load_config
 from outbox_relay.errors import ConfigError
 from outbox_relay.schema import MAX_ID
 from outbox_relay.shown import typed_instant, typed_key
@@ -59,6 +59,11 @@ DryRunOption = Annotated[
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")]
 
+NO_FILE = (
+    f"no file was read: there is no {' and no '.join(map(str, SEARCHED))}; name one with --config, "
+    f"or in ${CONFIG_VARIABLE}"
+)
+
 
 def load(path: Path | None, flags: list[str] | None) -> Config:
     """The settings of file, environment and `--set`. Raises ConfigError."""
@@ -68,7 +73,13 @@ def load(path: Path | None, flags: list[str] | None) -> Config:
         if not separator:
             raise ConfigError(["--set: use KEY=VALUE, such as --set relay.stop_seconds=5"])
         chosen[key.strip()] = value
-    return load_config(find_config(path, os.environ), os.environ, chosen)
+    found = find_config(path, os.environ)
+    try:
+        return load_config(found, os.environ, chosen)
+    except ConfigError as error:
+        if found is None:
+            raise ConfigError([*error.problems, NO_FILE]) from error
+        raise
 
 
 def key_bytes(text: str) -> bytes:

@@ -60,7 +60,7 @@ def purge(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Delete old rows now: produced ones, or with --dead-letters what was given up.
+    Delete old rows now: produced ones, or dead letters.
 
     Counts them and asks first. Never touches a row that may still be published. Small steps, with rests, as
     the relay's own purge, which may work beside it; stands still if the purge is paused. Ctrl-C stops it;

@@ -91,8 +91,8 @@ def replay(
     Publish produced events again, on purpose.
 
     Counts them and asks first. Oldest first, in order per key, with the header replay-of; their rows do
-    not change, and the relay goes on beside it. They keep their ce_id, so that an inbox handles only what
-    it has not handled; --as-new lets it handle all of them once more. Ctrl-C stops it; with --resume the
+    not change, and the relay goes on beside it. They keep their ce_id, so that an inbox handles only
+    what it has not handled; with --as-new it handles all of them once more. Ctrl-C stops it; with --resume the
     same command goes on, also after a crash.
     """
     settings = settings_of(config, flags)

@@ -128,7 +128,7 @@ def seconds_text(seconds: float) -> str:
     A time that is easy to read.
 
     >>> seconds_text(4.25), seconds_text(125), seconds_text(7300), seconds_text(604800), seconds_text(-0.1)
-    ('4.2 s', '2 min 5 s', '2 h 1 min', '7 d 0 h', '0.0 s')
+    ('4.2 s', '2 min 5 s', '2 h 1 min', '7 d', '0.0 s')
     """
     if seconds < 60:
         # A row of this very moment may be ahead of the database's answer.
@@ -136,9 +136,10 @@ def seconds_text(seconds: float) -> str:
     whole = int(seconds)
     for size, name, below, part in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if whole >= size:
-            return f"{whole // size} {name} {whole % size // below} {part}"
-    return f"{whole // 60} min {whole % 60} s"
+            rest = whole % size // below
+            return f"{whole // size} {name}" + (f" {rest} {part}" if rest else "")
+    return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
 
 
 def _rows_text(count: int) -> str:
-    return f"{count:,} rows" + (" or more" if count >= MOST_ROWS else "")
+    return f"{count:,} row{'' if count == 1 else 's'}" + (" or more" if count >= MOST_ROWS else "")

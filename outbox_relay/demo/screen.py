@@ -179,7 +179,7 @@ def _numbers(progress: Progress, *, inner_width: int, ascii_only: bool) -> Table
         "duplicates", _bold(progress.duplicates), "at least once: a crash may repeat some"
     )
     p50, p99 = _latencies(progress)
-    table.add_row("latency", Text(p50, style="bold"), f"median to the consumer; p99 {p99}")
+    table.add_row("latency", Text(p50, style="bold"), f"median, with the trouble made; p99 {p99}")
     return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 
 from outbox_relay import Outbox
 from outbox_relay.schema import Status
+from tests.pages import texts
 from tests.services.certificates import Authority
 from tests.services.secure import SecureKafka, SecureMariaDB
 
@@ -102,7 +102,7 @@ class Stage:
 
     def grant_as_the_guide_says(self) -> None:
         """The rights that docs/guide/security.md names, and no others."""
-        block = re.findall(r"```sql\n(.*?)```", GUIDE.read_text(), re.DOTALL)[0]
+        block = texts(GUIDE, "sql")[0]
         named = block.replace("shop.", f"{self.database.name}.").replace(
             "relay'@", f"{self.user}'@"
         )

@@ -17,6 +17,7 @@ from examples.bookstore.__main__ import place_of
 from examples.bookstore.auth import identify
 from examples.bookstore.ws.router import load_handlers
 from tests.bookstore.site import SECRET
+from tests.pages import blocks_of
 from tests.services.process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ async def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "guide"}
     text = GUIDE.read_text().replace("8765", str(free_port()))
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+    for block in (block.text for block in blocks_of(text, "python")):
         code = compile(block, str(GUIDE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         result = eval(code, names)
         if inspect.iscoroutine(result):

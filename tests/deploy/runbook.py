@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.deploy.image import ROOT
+from tests.pages import blocks_of
 
 RUNBOOK = (ROOT / "docs" / "guide" / "runbook.md").read_text(encoding="utf-8")
 MEND_SECONDS = 120
@@ -46,7 +47,7 @@ def blocks(alert: str, part: str) -> list[str]:
     """The shell blocks of a section's *part*, Look or Mend."""
     section = RUNBOOK.split(f"\n## {alert}\n")[1].split("\n## ")[0]
     text = section.split(f"\n**{part}**\n")[1].split("\n**")[0]
-    return re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    return [block.text for block in blocks_of(text, "sh")]
 
 
 class Operator:

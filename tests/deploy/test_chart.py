@@ -16,6 +16,7 @@ from tests.deploy.chart import CHART, HELM, helm, rendered
 from tests.deploy.chart_values import AMQP, CASES, EVERYTHING, FROM_URL, MINIMAL
 from tests.deploy.conftest import check
 from tests.deploy.test_manifests import DEPLOY, VERSIONS, pod
+from tests.pages import blocks_of
 
 pytestmark = pytest.mark.usefixtures("helm_installed")
 
@@ -27,7 +28,9 @@ def shop(tmp_path):
     """The README's application, with this chart for its dependency."""
     folder = tmp_path / "shop"
     (folder / "templates").mkdir(parents=True)
-    for name, text in re.findall(r"```yaml\n# (\S+)\n(.*?)```", README, re.DOTALL):
+    for name, text in (
+        (block.file, block.text) for block in blocks_of(README, "yaml") if block.file
+    ):
         if name in ("Chart.yaml", "values.yaml", "templates/deployment.yaml"):
             (folder / name).write_text(text)
     (tmp_path / "outbox-relay").symlink_to(CHART)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -10,15 +9,16 @@ from types import ModuleType
 
 import pytest
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide"
+from tests.pages import blocks
 
 
 def programs(page: str) -> dict[str, str]:
     """File name -> text, of *page*."""
-    found = re.findall(
-        r"```(?:python|toml)\n# (\S+)\n(.*?)```", (GUIDE / page).read_text(), re.DOTALL
-    )
-    return dict(found)
+    return {
+        block.file: block.text
+        for block in blocks(f"docs/guide/{page}", "python", "toml")
+        if block.file
+    }
 
 
 def imported(

@@ -19,6 +19,7 @@ from outbox_relay.relay.producer import EventProducer
 from outbox_relay.store import DatabaseOptions, open_store
 from outbox_relay.testing import FakeClock, RecordingBroker
 from tests.integration.adopted_site import CREATE, ID, sql
+from tests.pages import texts
 
 RELEASES = {
     "0.0.15": "0.0.12 to 0.0.15",
@@ -249,7 +250,7 @@ def test_the_commands_of_the_guide_work_in_their_order(site_of, kafka):
     docs/guide/adopting-python-cqrs.md, on a table with rows that wait and one that was given up.
     """
     page = Path(__file__).parents[2] / "docs" / "guide" / "adopting-python-cqrs.md"
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = texts(page, "sh")
     lines = "".join(blocks).replace("--watch 30", "--watch 0.1").splitlines()
     commands = [line.split()[1:] for line in lines]
     site = site_of("5.3.0")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from tests.integration.auditing import NewShop, found_ids
+from tests.pages import blocks
 from tests.services.kafka import Kafka
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "audit.md"
@@ -335,7 +335,9 @@ def test_the_guides_commands_run(
     monkeypatch.chdir(shop.folder)
     monkeypatch.setenv("REPLICA_URL", shop.database.async_url)
     codes = []
-    for language, block in re.findall(r"```(sh|python)\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+    for language, block in (
+        (block.language, block.text) for block in blocks(GUIDE, "sh", "python")
+    ):
         if language == "python":
             exec(compile(block, str(GUIDE), "exec"), {})
             continue

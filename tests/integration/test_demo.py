@@ -19,7 +19,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from outbox_relay.demo import run_demo
+from outbox_relay.demo.scenario import run_demo
 from outbox_relay.demo.stage import Stage
 
 DEMO = (sys.executable, "-m", "outbox_relay", "demo", "--plain")

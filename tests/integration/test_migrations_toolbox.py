@@ -21,6 +21,7 @@ from outbox_relay.schema import SCHEMA_VERSION, Status, tables
 from outbox_relay.store.options import DatabaseOptions
 from tests.integration.test_migrations import STEPS as ALL_STEPS
 from tests.integration.test_migrations import definitions
+from tests.pages import texts
 
 RELEASED = Path(__file__).parent / "released"
 STEPS = [f"missing: {step}" for step in ALL_STEPS]
@@ -61,7 +62,7 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "migrations.md"
 MADE = '    op.execute("CREATE TABLE of_the_application (id INTEGER)")\n'
 DROPPED = '    op.execute("DROP TABLE of_the_application")\n'
 REVISION = (
-    re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)[0]
+    texts(GUIDE, "python")[0]
     .replace("def upgrade():\n", f"def upgrade():\n{MADE}")
     .replace("def downgrade():\n", f"def downgrade():\n{DROPPED}")
 )

@@ -19,6 +19,7 @@ from outbox_relay.cli.app import app
 from outbox_relay.migrate import migrate
 from outbox_relay.schema import tables
 from outbox_relay.store.options import DatabaseOptions
+from tests.pages import texts
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "operating.md"
 
@@ -58,7 +59,7 @@ def test_the_commands_of_the_page_run(
     """
     page = GUIDE.read_text()
     prepare(tmp_path, sqlite_database, page)
-    commands = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).splitlines()
+    commands = "".join(texts(GUIDE, "sh")).splitlines()
     environ = {"OUTBOX_RELAY_CONFIG": str(tmp_path / "config.toml"), "COLUMNS": "160"}
     monkeypatch.chdir(tmp_path)
     told = ""

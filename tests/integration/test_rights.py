@@ -25,10 +25,11 @@ from outbox_relay.relay.producer import EventProducer
 from outbox_relay.schema import Status
 from outbox_relay.store import DatabaseOptions, open_store
 from outbox_relay.testing import FakeClock, RecordingBroker
+from tests.pages import texts
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "security.md"
-BLOCKS = re.findall(r"```sql\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-ABOUT_CANARIES = (GUIDE.parent / "prometheus.md").read_text()
+BLOCKS = texts(GUIDE, "sql")
+ABOUT_CANARIES = GUIDE.parent / "prometheus.md"
 PASSWORD = "its-password"
 EVERYTHING = ReadPlan(after_id=0, open_ids=frozenset(), limit=100)
 SERVERS = ["mariadb", "mysql", "postgresql"]
@@ -203,7 +204,7 @@ async def test_a_canary_needs_one_right_more(rights: Rights) -> None:
         await store.check_schema()
         with pytest.raises(StoreUnavailable, match=r"INSERT|permission denied"):
             await store.write_canary("canary")
-        canary = re.findall(r"```sql\n(.*?)```", ABOUT_CANARIES, re.DOTALL)
+        canary = texts(ABOUT_CANARIES, "sql")
         for statement in rights.statements("relay", canary):
             rights.root(statement)
         row_id = await store.write_canary("canary")

@@ -4,10 +4,11 @@ docs/guide/testing.md: its files run as they stand, in a test run of their own.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
+
+from tests.pages import blocks
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guide" / "testing.md"
@@ -15,7 +16,7 @@ GUIDE = ROOT / "docs" / "guide" / "testing.md"
 
 def guide_files() -> dict[str, str]:
     """Name -> text of each file of the page."""
-    return dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", GUIDE.read_text(), re.DOTALL))
+    return {block.file: block.text for block in blocks(GUIDE, "python") if block.file}
 
 
 def test_the_guides_files_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

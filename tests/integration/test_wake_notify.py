@@ -5,7 +5,6 @@ PostgreSQL's NOTIFY wakes relays on a real server, by the trigger that the guide
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from outbox_relay.store import DatabaseOptions, notify, open_store
 from outbox_relay.store.notify import NotifyListener
 from outbox_relay.testing import FakeClock, RecordingBroker
 from tests.contract.stores import create_tables
+from tests.pages import texts
 from tests.services.database import Database
 
 FAR = 1000.0
 """A poll that does not come within a test, so that only a notification explains what was read."""
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "sidecar.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "wake-up.md"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def engine(postgresql_database: Database) -> Iterator[sa.Engine]:
     """Over tables with the trigger of the guide."""
     made = sa.create_engine(postgresql_database.sync_url, poolclass=sa.NullPool)
     create_tables(made)
-    [trigger] = re.findall(r"```sql\n(CREATE FUNCTION.*?)```", GUIDE.read_text(), re.DOTALL)
+    [trigger] = texts(GUIDE, "sql")
     with made.begin() as connection:
         connection.exec_driver_sql(trigger)
     yield made

@@ -138,7 +138,7 @@ class Service(ABC):
                 cwd=self.folder,
                 start_new_session=True,
             )
-        self._guardian = _guard(self._process.pid, self.folder if self._folder_is_ours else None)
+        self._guardian = guard(self._process.pid, self.folder if self._folder_is_ours else None)
         self._wait_until_ready()
 
     def stop(self) -> None:
@@ -224,7 +224,7 @@ class Service(ABC):
         return "\n".join(lines[-30:])
 
 
-def _guard(group: int, folder: Path | None) -> subprocess.Popen[bytes]:
+def guard(group: int, folder: Path | None) -> subprocess.Popen[bytes]:
     """
     A shell that kills process group *group*, and removes *folder*, when this process is gone.
 

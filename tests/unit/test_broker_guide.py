@@ -5,7 +5,6 @@ docs/guide/brokers.md speaks of what is there.
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 import typing
 from pathlib import Path
@@ -17,16 +16,14 @@ from outbox_relay.brokers.options import BrokerOptions
 from outbox_relay.config import load_config
 from outbox_relay.errors import ConfigError
 from outbox_relay.testing import record
+from tests.pages import texts
 
-TEXT = (Path(__file__).parents[2] / "docs" / "guide" / "brokers.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "brokers.md"
+TEXT = GUIDE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "block", blocks("toml"), ids=lambda text: tomllib.loads(text)["broker"]["kind"]
+    "block", texts(GUIDE, "toml"), ids=lambda text: tomllib.loads(text)["broker"]["kind"]
 )
 def test_each_configuration_is_one(block: str, tmp_path: Path) -> None:
     """
@@ -49,7 +46,7 @@ def test_every_kind_has_its_row_and_its_example() -> None:
     Kafka's is in the README.
     """
     kinds = typing.get_args(typing.get_type_hints(BrokerOptions)["kind"])
-    shown = {tomllib.loads(block)["broker"]["kind"] for block in blocks("toml")}
+    shown = {tomllib.loads(block)["broker"]["kind"] for block in texts(GUIDE, "toml")}
 
     assert all(f"| `{kind}`" in TEXT for kind in kinds)
     assert shown == set(kinds) - {"kafka"}
@@ -59,7 +56,7 @@ def test_the_line_has_the_members_that_are_shown() -> None:
     """
     In their order.
     """
-    [shown] = [json.loads(block) for block in blocks("json")]
+    [shown] = [json.loads(block) for block in texts(GUIDE, "json")]
 
     assert list(json.loads(line_of("t", record(b"k", b"{}")))) == list(shown)
 
@@ -68,6 +65,6 @@ def test_the_code_runs() -> None:
     """
     Nothing is connected yet.
     """
-    [code] = blocks("python")
+    [code] = texts(GUIDE, "python")
 
     exec(compile(code, "brokers.md", "exec"), {})

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 import outbox_relay.cqrs as cqrs
+from tests.pages import texts
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "command-handlers.md"
 
@@ -26,7 +26,7 @@ async def test_the_guides_examples_run(
     monkeypatch.chdir(tmp_path)
     # The container looks up annotations in the module of a class.
     names: dict[str, object] = {"__name__": "guide"}
-    for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+    for block in texts(GUIDE, "python"):
         code = compile(block, str(GUIDE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         result = eval(code, names)
         if inspect.iscoroutine(result):

@@ -8,8 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from outbox_relay import config as config_module
+from outbox_relay.cli.app import app
+from outbox_relay.cli.exits import Exit
 from outbox_relay.config import (
     Config,
     environment_name,
@@ -312,6 +315,24 @@ def test_the_file_is_searched_in_a_fixed_order(
     assert find_config(None, {}) == here
     assert find_config(None, variable) == Path("v.toml")
     assert find_config(Path("f.toml"), variable) == Path("f.toml")
+
+
+def test_a_command_without_a_file_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever stands in the wrong folder learns that no file was read; with a file nobody hears of it.
+    """
+    monkeypatch.chdir(tmp_path)
+    nowhere = CliRunner().invoke(app, ["status"])
+    (tmp_path / "config.toml").write_text("")
+    here = CliRunner().invoke(app, ["status"])
+
+    assert (nowhere.exit_code, here.exit_code) == (Exit.USAGE, Exit.USAGE)
+    assert nowhere.output.splitlines()[-1].startswith(
+        "no file was read: there is no config.toml and no /etc/outbox-relay/config.toml; name one"
+    )
+    assert "no file was read" not in here.output
 
 
 def test_the_example_file_is_what_the_code_says() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from outbox_relay.consumer import Delivery, KafkaSource
 from outbox_relay.consumer.source import Process
+from tests.pages import texts
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "consuming.md"
 
@@ -54,7 +55,7 @@ async def test_the_guides_examples_run(
     monkeypatch.setattr(KafkaSource, "run", deliver)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "guide"}
-    for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+    for block in texts(GUIDE, "python"):
         code = compile(block, str(GUIDE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         result = eval(code, names)
         if inspect.iscoroutine(result):

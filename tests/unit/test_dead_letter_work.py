@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from outbox_relay.cli import dead_letter_work
-from outbox_relay.cli.dead_letter_view import for_reading, payload
+from outbox_relay.cli.dead_letter_view import for_reading, payload, print_table
 from outbox_relay.cli.dead_letter_work import ROWS_AT_ONCE, Done, Pace, act_on_all, survey
 from outbox_relay.errors import StoreUnavailable
 from outbox_relay.events import uuid7
@@ -230,3 +230,28 @@ def test_a_selection_is_described_without_its_keys():
     described = Selection(ids=(1,), first_id=0, keys=(b"secret",)).described()
 
     assert described == {"ids": [1], "from_id": 0, "chosen_keys": 1}
+
+
+def test_ids_stay_in_one_piece(monkeypatch, capsys):
+    """
+    On a terminal of 80 columns a ce_id can be copied from the table; what is beside it folds.
+    """
+    monkeypatch.setenv("COLUMNS", "80")
+    ce_id = "01a203f6-26b2-7308-b550-5efb0c5a04d5"
+    names = ("id", "topic", "key", "event", "status", "created (UTC)", "settled", "ce_id")
+    row = (
+        "1754",
+        "orders",
+        "1",
+        "order.placed",
+        "produced",
+        "2026-11-22 15:53:13",
+        "+5.6 s",
+        ce_id,
+    )
+
+    print_table(names, [row])
+
+    printed = capsys.readouterr().out
+    assert ce_id in printed
+    assert max(map(len, printed.splitlines())) <= 80

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import socket
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from outbox_relay.config import load_config
 from outbox_relay.doctor import Area, Findings, Severity
 from outbox_relay.doctor.examine import Seen, judge
 from outbox_relay.doctor.facts import Grant
+from outbox_relay.doctor.look import kafka
 from outbox_relay.doctor.look import rows as looking
 from outbox_relay.doctor.look.amqp import places
 from outbox_relay.doctor.look.broker import look_at_jsonl, refused
@@ -273,3 +275,13 @@ def test_what_nobody_could_see_is_not_called_well() -> None:
 
     assert blind.severity is Severity.WARNING
     assert Findings().severity is Severity.OK
+
+
+def test_what_an_old_broker_lacks_is_said() -> None:
+    """
+    As the docstring of the look shows: a request that it does not know, or an answer.
+    """
+    found = doctest.testmod(kafka)
+
+    assert found.attempted > 0
+    assert found.failed == 0

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 import sqlite3
 from pathlib import Path
 
 import pytest
+
+from tests.pages import blocks
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "library.md"
 
@@ -23,7 +24,9 @@ async def test_the_guides_examples_run(
     """
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "guide"}
-    for language, block in re.findall(r"```(python|sql)\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+    for language, block in (
+        (block.language, block.text) for block in blocks(GUIDE, "python", "sql")
+    ):
         if language == "sql":
             with sqlite3.connect("shop.db") as connection:
                 connection.execute(block)

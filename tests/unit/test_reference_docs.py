@@ -37,6 +37,14 @@ VERBS = (
     "replay",
     "purge",
 )
+GROUPS: list[list[str]] = [[], ["events"], ["dead-letters"], ["adopt"]]
+ALL_VERBS = [
+    *GROUPS,
+    *([verb] for verb in VERBS),
+    *(["events", verb] for verb in ("search", "show")),
+    *(["dead-letters", verb] for verb in OF_DEAD_LETTERS),
+    ["adopt", "python-cqrs"],
+]
 
 
 def page(name: str) -> str:
@@ -130,20 +138,7 @@ def test_every_kind_and_reason_is_documented() -> None:
     assert all(f"`{cause}`" in text for cause in Cause)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        [],
-        *([verb] for verb in VERBS),
-        ["events"],
-        *(["events", verb] for verb in ("search", "show")),
-        ["dead-letters"],
-        *(["dead-letters", verb] for verb in OF_DEAD_LETTERS),
-        ["adopt"],
-        ["adopt", "python-cqrs"],
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("words", ALL_VERBS, ids=" ".join)
 def test_the_command_line_page_shows_the_help(words: list[str]) -> None:
     """
     docs/reference/command-line.md holds the --help text of each verb, word for word.
@@ -154,6 +149,26 @@ def test_the_command_line_page_shows_the_help(words: list[str]) -> None:
 
     assert result.exit_code == 0
     assert f"```text\n{result.output.rstrip()}\n```" in page("command-line.md")
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=" ".join)
+def test_the_list_of_verbs_is_read_to_the_end(group: list[str]) -> None:
+    """
+    What a verb does fits into its line on a terminal of 80 columns, of which two stay free: nothing is cut off.
+    """
+    result = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "78"})
+
+    assert "..." not in result.output.partition("\nCommands:\n")[2]
+
+
+@pytest.mark.parametrize("words", ALL_VERBS, ids=" ".join)
+def test_values_have_a_name(words: list[str]) -> None:
+    """
+    An option says what its value is, such as SECONDS, and not of which Python type it is.
+    """
+    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"})
+
+    assert not re.search(r"^ +-.* <[a-z]", result.output, flags=re.MULTILINE)
 
 
 def test_every_verb_is_on_the_page() -> None:

@@ -4,16 +4,16 @@ docs/guide/security.md: its examples are settings that fit together, and code th
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from outbox_relay.config import load_config
 from outbox_relay.errors import ConfigError
+from tests.pages import texts
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "security.md").read_text()
-SETTINGS = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+GUIDE = "docs/guide/security.md"
+SETTINGS = texts(GUIDE, "toml")
 
 
 @pytest.mark.parametrize("block", SETTINGS)
@@ -39,7 +39,7 @@ def test_the_guides_token_function_runs(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "token").write_text("a-token\n")
     monkeypatch.setenv("TOKEN_FILE", str(tmp_path / "token"))
     names: dict[str, object] = {}
-    (block,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    (block,) = texts(GUIDE, "python")
     exec(block, names)
 
     assert names["fetch"]() == "a-token"  # type: ignore[operator]

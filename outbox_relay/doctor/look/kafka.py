@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
@@ -176,7 +176,7 @@ class KafkaLook:
         try:
             answer = await self._ask(DescribeConfigsRequest(asked))
         except (KafkaError, OSError, TimeoutError, NotImplementedError) as error:
-            self._skip("the settings of topics", type(error).__name__)
+            self._skip("the settings of topics", _lacking(error))
             return {}
         refused = [item[3] for item in answer.resources if item[0] == _UNAUTHORISED]
         if refused:
@@ -192,7 +192,7 @@ class KafkaLook:
         try:
             answer = await self._ask(DescribeConfigsRequest(asked), node)
         except (KafkaError, OSError, TimeoutError, NotImplementedError) as error:
-            self._skip("the brokers' settings", type(error).__name__)
+            self._skip("the brokers' settings", _lacking(error))
             return None
         ((code, _, _, _, entries),) = answer.resources
         if code:
@@ -213,6 +213,18 @@ async def _let_go(client: Any) -> None:
     with suppress(KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             await client.close()
+
+
+def _lacking(error: Exception) -> str:
+    """
+    What a look at settings needs that ended with *error*.
+
+    >>> _lacking(IncompatibleBrokerVersion()), _lacking(TimeoutError())
+    ('brokers that know the request DescribeConfigs', 'an answer of the brokers (TimeoutError)')
+    """
+    if isinstance(error, IncompatibleBrokerVersion):
+        return "brokers that know the request DescribeConfigs"
+    return f"an answer of the brokers ({type(error).__name__})"
 
 
 def _topic(item: Any, configs: Mapping[str, str] | None) -> TopicFacts:

@@ -275,7 +275,7 @@ def _needless_rights(facts: RightsFacts, *, is_postgresql: bool) -> Iterator[Fin
         again = () if is_postgresql or grant.covers == "table" else needed
         yield found(
             "rights-needless",
-            f"{facts.user} may {', '.join(names)} on {grant.target}",
+            f"{facts.user} has {', '.join(names)} on {grant.target}",
             "Take them away; what the relay needs stays, or is given for its tables:",
             sql(*again, f"REVOKE {', '.join(names)} ON {grant.target} FROM {facts.user}"),
         )
