@@ -30,6 +30,9 @@ UNKNOWN_ERROR = (
     "CREATE TRIGGER strange BEFORE UPDATE ON outbox FOR EACH ROW "
     "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 31999, MESSAGE_TEXT = 'strange'"
 )
+MANY_ROWS = (
+    "INSERT INTO outbox (event_name, topic, payload) SELECT 'e', '{}', '{{}}' FROM seq_1_to_300"
+)
 # Each row takes 1.2 s. MySQL gives out ids in advance: 1, 2, 4 ...
 SLOW_COPY = (
     "INSERT INTO outbox (event_name, topic, payload) "
@@ -166,25 +169,16 @@ def strange_trigger(world: World) -> None:
 
 def long_transactions(world: World) -> None:
     """A job writes very much at once, and takes its time before it commits."""
-    _job(
-        world,
-        [
-            [
-                f"INSERT INTO outbox (event_name, topic, payload) SELECT 'e', '{world.topic}', "
-                "'{}' FROM seq_1_to_300",
-                f"SELECT SLEEP({HELD_SECONDS})",
-            ]
-        ],
-    )
+    _job(world, MANY_ROWS.format(world.topic), f"SELECT SLEEP({HELD_SECONDS})")
 
 
 def slow_copies(world: World) -> None:
     """A job copies events with INSERT ... SELECT, again and again."""
-    _job(world, [[SLOW_COPY.format(world.topic)]])
+    _job(world, SLOW_COPY.format(world.topic))
 
 
-def _job(world: World, transactions: list[list[str]]) -> None:
-    """A job with a user of its own; what the database says ends it."""
+def _job(world: World, *statements: str) -> None:
+    """A job of one transaction after another, with a user of its own; an error ends it."""
     world.words["JOB"] = JOB_USER
     world.execute(
         f"DROP USER IF EXISTS '{JOB_USER}'@'%'",
@@ -204,10 +198,9 @@ def _job(world: World, transactions: list[list[str]]) -> None:
     def work(stop: threading.Event) -> None:
         with contextlib.suppress(pymysql.MySQLError), connection, connection.cursor() as cursor:
             while not stop.is_set():
-                for statements in transactions:
-                    for statement in statements:
-                        cursor.execute(statement)
-                    connection.commit()
+                for statement in statements:
+                    cursor.execute(statement)
+                connection.commit()
 
     world.spawn(work)
 
