@@ -223,10 +223,12 @@ def with_a_bug(world: World) -> None:
 
 def too_little_memory(world: World) -> None:
     """A limit that suffices while nothing waits, and a backlog of large events."""
-    world.limit_memory(24 * 2**20)
-    payloads = [{"a": "x" * 300_000}] * 10
-    for _ in range(20):
+    payloads = [{"a": "x" * 300_000}] * 5
+    world.limit_memory(16 * 2**20)
+    world.kafka.freeze()
+    for _ in range(30):
         world.write(world.topic, *payloads)
+    world.kafka.thaw()
     world.write_for_ever(*payloads)
 
 
