@@ -39,7 +39,7 @@ class Case:
 
 
 CANARY = '\n[canary]\ntopic = "{topic}{suffix}"\nevery_seconds = 1.0\n'
-SHORT_LEASE = {"lease_seconds": 2.0, "publish_deadline_seconds": 1.5}
+SHORT_LEASE = {"lease_seconds": 2.1, "publish_deadline_seconds": 1.0}
 
 CASES = (
     # Those that page.
@@ -91,7 +91,7 @@ CASES = (
         what="a quota of the brokers",
         fault=faults.events_are_late,
         factor=120,
-        relay={"batch_bytes": 4000},
+        relay={"batch_bytes": 2000},
     ),
     Case(
         alert="OutboxCanaryLate",
@@ -129,20 +129,21 @@ CASES = (
     Case(
         alert="OutboxLanesFlapping",
         what="commits take longer than the lease",
-        fault=partial(faults.commits_wait, seconds=1.5),
-        relay={"lease_seconds": 1.2, "publish_deadline_seconds": 0.6, "standby_seconds": 0.2},
+        fault=partial(faults.commits_wait, seconds=2.0),
+        relay={"lease_seconds": 1.7, "publish_deadline_seconds": 0.6, "standby_seconds": 0.2},
         relays=2,
     ),
     Case(
         alert="OutboxProducerRebuilds",
-        what="too few replicas in sync",
-        fault=faults.too_few_replicas,
+        what="answers later than the deadline, on many partitions",
+        fault=faults.answers_come_too_late,
+        relay={"publish_deadline_seconds": 1.0},
     ),
     Case(
         alert="OutboxDatabaseResets",
         what="the database is killed",
         fault=lambda w: w.mariadb.kill(),
-        factor=15,
+        factor=45,
     ),
     Case(
         alert="OutboxDatabaseSlow",

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pymysql
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from tests.deploy.runbook import KAFKA_TOOLS
 from tests.deploy.world import World
@@ -82,19 +81,6 @@ def too_large(world: World) -> None:
     world.write(topic, {"a": "x" * 5000}, {"a": 2}, key="k")
 
 
-def too_few_replicas(world: World) -> None:
-    """A topic that asks for two replicas in sync, and has one."""
-    topic = world.words["TOPIC"] = f"{world.topic}-unsafe"
-    world.kafka.create_topic(topic, partitions=6)
-    admin = AdminClient({"bootstrap.servers": world.kafka.bootstrap_servers})
-    entry = ConfigEntry("min.insync.replicas", "2", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource("topic", topic, incremental_configs=[entry])
-    for done in admin.incremental_alter_configs([resource]).values():
-        done.result(timeout=30)
-    for key in range(40):
-        world.write(topic, {"a": 1}, key=str(key))
-
-
 def throttle(world: World, bytes_per_second: int) -> None:
     """A quota for the relay's client id."""
     _quota(world, "--add-config", f"producer_byte_rate={bytes_per_second}")
@@ -110,8 +96,9 @@ def _quota(world: World, *change: str) -> None:
 
 def events_are_late(world: World) -> None:
     """The brokers take less of the relay than is written: soon each event waits."""
-    throttle(world, 20_000)
+    throttle(world, 5_000)
     world.write_for_ever(*[{"a": 1}] * 20)
+    # A quota is for the mean of eleven seconds: this is more.
     world.write(world.topic, *[{"a": 1}] * 600)
 
 
@@ -126,7 +113,9 @@ def more_than_the_brokers_take(world: World) -> None:
 def answers_come_too_late(world: World) -> None:
     """A quota that delays answers by more than the relay's deadline."""
     throttle(world, 20_000)
-    world.write_for_ever(*[{"a": "x" * 500}] * 50)
+    wide = f"{world.topic}-wide"
+    world.kafka.create_topic(wide, partitions=6)
+    world.write_for_ever(*[{"a": "x" * 500}] * 50, topic=wide)
 
 
 # The database

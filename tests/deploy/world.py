@@ -108,14 +108,14 @@ class World:
             for statement in statements:
                 cursor.execute(statement)
 
-    def write_for_ever(self, *payloads: object) -> None:
+    def write_for_ever(self, *payloads: object, topic: str = "") -> None:
         """Write *payloads* five times a second, as far as the database lets us."""
         payloads = payloads or ({"a": 1},)
 
         def work(stop: threading.Event) -> None:
             while not stop.wait(0.2):
                 with contextlib.suppress(sa.exc.SQLAlchemyError, pymysql.MySQLError):
-                    self.write(self.topic, *payloads)
+                    self.write(topic or self.topic, *payloads)
 
         self.spawn(work)
 
