@@ -118,6 +118,19 @@ def answers_come_too_late(world: World) -> None:
     world.write_for_ever(*[{"a": "x" * 500}] * 50, topic=wide)
 
 
+def stalling_broker(world: World, *, stalled: float, well: float) -> None:
+    """A broker that stands still again and again, as with a sick disk. A new process does not."""
+
+    def work(stop: threading.Event) -> None:
+        while not stop.is_set():
+            world.kafka.freeze()
+            stop.wait(stalled)
+            world.kafka.thaw()
+            stop.wait(well)
+
+    world.end_of_stalls = world.spawn(work)
+
+
 # The database
 
 

@@ -72,6 +72,7 @@ class World:
         self.config.write_text(f"{text}{settings}\n")
         self.relays = [RelayProcess(self.command, self.config)]
         self.memory_max = float("inf")
+        self.end_of_stalls: Callable[[], None] = lambda: None
         self.outbox = Outbox(compressor=None)
         self.engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
         self._jobs: list[tuple[threading.Event, threading.Thread]] = []
@@ -119,12 +120,18 @@ class World:
 
         self.spawn(work)
 
-    def spawn(self, work: Work) -> None:
-        """Let *work* go on beside, until the event that it is given is set."""
+    def spawn(self, work: Work) -> Callable[[], None]:
+        """Let *work* go on beside, until the event that it is given is set. What ends it."""
         stop = threading.Event()
         thread = threading.Thread(target=work, args=(stop,), daemon=True)
         self._jobs.append((stop, thread))
         thread.start()
+
+        def end() -> None:
+            stop.set()
+            thread.join()
+
+        return end
 
     def stop_jobs(self) -> None:
         """End all that `spawn` began."""
@@ -224,6 +231,7 @@ class World:
             case ["systemctl", "start" | "restart" as verb, "kafka" | "mariadb" as name]:
                 service = self.kafka if name == "kafka" else self.mariadb
                 if verb == "restart":
+                    self.end_of_stalls()
                     service.stop()
                 # Of one that runs, frozen or not, systemd believes that it is well.
                 if not service.is_running:
