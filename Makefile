@@ -14,7 +14,7 @@ TWO := -n 2 --dist worksteal
 NO_SERVICE := not mariadb and not mysql and not postgresql and not kafka and not amqp and not redis
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check lint test test-sa20 test-deploy services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo newcomer bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots docs wheel clean
+.PHONY: help venv check lint test test-sa20 test-deploy runbook services chaos chaos-relays faults soak simulate simulate-wrong model coverage mutants demo newcomer bookstore bookstore-servers bookstore-chaos ws-handlers new-ws-handler bench bench-install bench-rivals image-lock screenshots docs wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
@@ -37,6 +37,10 @@ test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL
 test-deploy: $(VENV)/.dev services ## the image, the deploy files, Prometheus and Debezium; installs buildah and more
 	$(BIN)/python -m tests.deploy.install
 	NO_SKIPS=1 $(BIN)/python -m pytest tests/deploy
+
+runbook: $(VENV)/.dev services ## for each alert: plant its fault, see it fire, run its section's commands; prints a table
+	$(BIN)/python -m tests.deploy.install prometheus
+	NO_SKIPS=1 $(BIN)/python -m pytest tests/deploy/test_runbook.py
 
 # What depends on SQLAlchemy: not the brokers. The store says the same SQL to MySQL as to MariaDB; what
 # applications write with does not, since SQLAlchemy knows that only MariaDB can answer with RETURNING.

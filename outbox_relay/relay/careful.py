@@ -188,6 +188,8 @@ class Careful:
                 if error.ends_term:
                     raise
                 self._around.observer.log("suspects_failed", error=str(error))
+                # The main loop may be who waits here: an outage must not look like a loop that hangs.
+                self._around.observer.cycle()
                 failures += 1
                 jitter = self._around.random.random()
                 await self._around.clock.sleep(self._backoff.delay_seconds(failures, jitter=jitter))

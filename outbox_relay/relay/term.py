@@ -63,6 +63,7 @@ class TermRun:
         )
         self._room = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._database_is_back = asyncio.Event()
         self._quiet = Quiet(self.reading, self._dispatcher.held, around.clock.now())
         self._keeper = Keeper(
             around,
@@ -163,6 +164,8 @@ class TermRun:
                 jitter = self._around.random.random()
                 await clock.wait(self._stopping, backoff.delay_seconds(failures, jitter=jitter))
                 continue
+            if failures:
+                self._database_is_back.set()
             failures = 0
             goes_on = self._dispatcher.pauses.will_go_on()
             if until_empty and self.reading.idle() and not goes_on and await self._all_drained():
@@ -349,6 +352,7 @@ class TermRun:
         around = self._around
         while True:
             started = around.clock.now()
+            self._database_is_back.clear()
             try:
                 await self._sample_once()
                 around.observer.timed("sample", around.clock.now() - started)
@@ -362,7 +366,11 @@ class TermRun:
             else:
                 self._database_away_us = None
             took = around.clock.now() - started
-            await around.clock.sleep(max(around.options.sample_seconds, SAMPLE_REST * took))
+            await around.clock.sleep(around.options.sample_seconds)
+            # One that an outage cut off was no load: nobody should see its figures for minutes after.
+            rest = SAMPLE_REST * took - around.options.sample_seconds
+            if rest > 0:
+                await around.clock.wait(self._database_is_back, rest)
 
     async def _sample_once(self) -> None:
         """Measure the backlog, and where there is one, why it waits."""

@@ -46,6 +46,7 @@ class RelayProcess:
         self.command = command
         self.config = config
         self.log = config.parent / f"{name}.log"
+        self.environment: Mapping[str, str] = {"PYTHONPATH": ""}
         self.process: subprocess.Popen[bytes] | None = None
         self._logged_before = 0
 
@@ -58,7 +59,7 @@ class RelayProcess:
                 cwd=self.config.parent,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": "", "PYTHONFAULTHANDLER": "1"},
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", **self.environment},
             )
 
     @property
@@ -77,9 +78,13 @@ class RelayProcess:
         self.running.kill()
         self.running.wait()
 
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.running.send_signal(signal.SIGSTOP)
+
     def pause(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
-        self.running.send_signal(signal.SIGSTOP)
+        self.freeze()
         time.sleep(seconds)
         self.running.send_signal(signal.SIGCONT)
 

@@ -13,9 +13,24 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.deploy.account import Seen, table
 from tests.deploy.chart import HELM
 from tests.deploy.image import Container, Image
 from tests.services.process import MissingPartError
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the runbook's tests saw, as a table."""
+    seen = [
+        Seen.from_text(str(value))
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == Seen.PROPERTY
+    ]
+    if seen:
+        terminalreporter.section("the runbook: each alert's fault, and its section's commands")
+        for line in table(seen):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

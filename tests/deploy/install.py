@@ -1,10 +1,12 @@
 """
-Installs what the deploy tests need beside the services: `python -m tests.deploy.install`.
+Installs what the deploy tests need beside the services: `python -m tests.deploy.install`, or with names
+of packages these alone.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.rivals.install import find_go, go_environment, install_connect
@@ -47,13 +49,15 @@ def install_helm(program: Path = HELM) -> None:
             )
 
 
-def main() -> int:
-    """Install what is missing; the exit code."""
+def main(only: Sequence[str]) -> int:
+    """Install what is missing, or *only* packages of these names; the exit code."""
+    wanted = {name: programs for name, programs in PACKAGES.items() if not only or name in only}
     try:
-        if names := missing_packages(PACKAGES):
+        if names := missing_packages(wanted):
             install_packages(names)
-        install_connect()
-        install_helm()
+        if not only:
+            install_connect()
+            install_helm()
     except CannotInstallError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -61,4 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

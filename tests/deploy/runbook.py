@@ -1,5 +1,8 @@
 """
 An operator who has the runbook and nothing else: runs the commands of a section as they are printed.
+
+`outbox-relay`, Kafka's scripts, `mariadb`, `openssl` and `curl` are the real programs. What the test
+has not is `systemctl`, and there the test does what it would do.
 """
 
 from __future__ import annotations
@@ -14,17 +17,26 @@ from pathlib import Path
 
 from tests.deploy.image import ROOT
 from tests.pages import blocks_of
+from tests.services.kafka import LIBRARIES
 
+ALERTS = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
 RUNBOOK = (ROOT / "docs" / "guide" / "runbook.md").read_text(encoding="utf-8")
 MEND_SECONDS = 120
 
-# What an operator has on the machine, and the test has not: the test does it instead.
 _SHIM = """#!/bin/sh
 exec curl --silent --fail-with-body --max-time 100 --data-binary "$(basename "$0") $*" {url}
 """
 _RELAY = """#!/bin/sh
 cd {home} && exec {command} "$@"
 """
+# The scripts of Kafka's own archive do the same with longer paths.
+_KAFKA = """#!/bin/sh
+exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp '{libraries}/*' {tool} "$@"
+"""
+KAFKA_TOOLS = {
+    "kafka-configs.sh": "kafka.admin.ConfigCommand",
+    "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
+}
 
 
 def faster(text: str, factor: int) -> str:
@@ -68,8 +80,9 @@ class Operator:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{self._server.server_port}/"
         self._program("outbox-relay", _RELAY.format(home=folder, command=command))
-        for name in ("systemctl", "kafka-topics.sh"):
-            self._program(name, _SHIM.format(url=url))
+        self._program("systemctl", _SHIM.format(url=url))
+        for name, tool in KAFKA_TOOLS.items():
+            self._program(name, _KAFKA.format(libraries=LIBRARIES, tool=tool))
         path = f"{self._programs}:{os.environ['PATH']}"
         self._environment = {**os.environ, "PYTHONPATH": "", **environment, "PATH": path}
 

@@ -13,8 +13,8 @@ import time
 import pytest
 import yaml
 
+from tests.deploy.faults import UNKNOWN_ERROR
 from tests.deploy.image import ROOT
-from tests.deploy.test_runbook import UNKNOWN_ERROR
 from tests.deploy.world import World
 
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "outbox-relay.json").read_text())

@@ -5,6 +5,7 @@ A shop, its database, its broker, a relay, and a Prometheus that looks at it wit
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import threading
 import time
@@ -12,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pymysql
 import sqlalchemy as sa
 import yaml
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from outbox_relay import Outbox
 from tests.acceptance.relays import RelayProcess, write_config
@@ -24,22 +25,30 @@ from tests.deploy.prometheus import Prometheus
 from tests.deploy.runbook import Operator, faster
 from tests.services.database import Database
 from tests.services.kafka import Kafka
-from tests.services.mariadb import MariaDB
 from tests.services.process import free_port
+from tests.services.sql_server import SqlServer
 
 FILES = ROOT / "deploy" / "prometheus"
 JOB = "shop"
+TERM_SECONDS = 15.0
+
+Work = Callable[[threading.Event], None]
 
 
 class World:
-    """What an alert is about. Its parts may be broken; the operator mends them."""
+    """
+    What an alert is about. Its parts may be broken; the operator mends them.
+
+    `words` are the variables of the runbook beside those that are always there. Whatever outlives the
+    world is put right again by `after`.
+    """
 
     def __init__(
         self,
         folder: Path,
         command: str | Path,
         *,
-        mariadb: MariaDB,
+        mariadb: SqlServer,
         database: Database,
         kafka: Kafka,
         topic: str,
@@ -49,25 +58,40 @@ class World:
     ) -> None:
         self.folder, self.command, self.factor = folder, str(command), factor
         self.mariadb, self.database, self.kafka, self.topic = mariadb, database, kafka, topic
-        self.asked_for = topic
-        self.port = free_port()
-        options = {"sample_seconds": 0.5, "backoff_max_seconds": 1.0, **relay}
-        config = write_config(folder, database, kafka, publish_deadline_seconds=4.0, **options)
-        text = config.read_text().replace("port = 0", f"port = {self.port}")
-        config.write_text(f"{text}{settings}\n")
-        self.config = config
-        self.relay = RelayProcess(self.command, config)
+        self.words = {"TOPIC": topic}
+        self.after = contextlib.ExitStack()
+        self.ports = [free_port()]
+        options = {
+            "sample_seconds": 0.5,
+            "backoff_max_seconds": 1.0,
+            "publish_deadline_seconds": 4.0,
+            **relay,
+        }
+        self.config = write_config(folder, database, kafka, **options)
+        text = self.config.read_text().replace("port = 0", f"port = {self.ports[0]}")
+        self.config.write_text(f"{text}{settings}\n")
+        self.relays = [RelayProcess(self.command, self.config)]
+        self.memory_max = float("inf")
+        self.end_of_stalls: Callable[[], None] = lambda: None
         self.outbox = Outbox(compressor=None)
         self.engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
-        self._writing = threading.Event()
-        self._writer: threading.Thread | None = None
+        self._jobs: list[tuple[threading.Event, threading.Thread]] = []
+
+    @property
+    def relay(self) -> RelayProcess:
+        """The first, and most often the only one."""
+        return self.relays[0]
 
     # The shop
 
     def migrate(self) -> None:
         """Make the tables."""
+        self.run("migrate")
+
+    def run(self, *words: str) -> None:
+        """Let somebody call outbox-relay."""
         subprocess.run(
-            [self.command, "migrate", "--config", str(self.config)],
+            [self.command, *words, "--config", str(self.config)],
             check=True,
             cwd=self.folder,
             capture_output=True,
@@ -79,40 +103,81 @@ class World:
             self.outbox.add(connection, *payloads, name="e", topic=topic, key=key)
 
     def execute(self, *statements: str) -> None:
-        """Run SQL with every right: triggers need it."""
+        """Run SQL with every right."""
         connection = self.mariadb.root_connection(self.database.name)
         with connection, connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
 
-    def write_for_ever(self, write: Callable[[], None] | None = None) -> None:
-        """Write an event five times a second until `stop_writing`, as far as the database lets us."""
+    def write_for_ever(self, *payloads: object, topic: str = "") -> None:
+        """Write *payloads* five times a second, as far as the database lets us."""
+        payloads = payloads or ({"a": 1},)
 
-        def work() -> None:
-            while not self._writing.wait(0.2):
+        def work(stop: threading.Event) -> None:
+            while not stop.wait(0.2):
                 with contextlib.suppress(sa.exc.SQLAlchemyError, pymysql.MySQLError):
-                    (write or (lambda: self.write(self.topic, {"a": 1})))()
+                    self.write(topic or self.topic, *payloads)
 
-        self._writing.clear()
-        self._writer = threading.Thread(target=work, daemon=True)
-        self._writer.start()
+        self.spawn(work)
 
-    def stop_writing(self) -> None:
-        """Write nothing more."""
-        self._writing.set()
-        if self._writer is not None:
-            self._writer.join()
+    def spawn(self, work: Work) -> Callable[[], None]:
+        """Let *work* go on beside, until the event that it is given is set. What ends it."""
+        stop = threading.Event()
+        thread = threading.Thread(target=work, args=(stop,), daemon=True)
+        self._jobs.append((stop, thread))
+        thread.start()
 
-    def set_topic(self, topic: str, **settings: str) -> None:
-        """Change settings of a topic, such as max_message_bytes."""
-        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers})
-        entries = [
-            ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
-            for name, value in settings.items()
-        ]
-        resource = ConfigResource("topic", topic, incremental_configs=entries)
-        for done in admin.incremental_alter_configs([resource]).values():
-            done.result(timeout=30)
+        def end() -> None:
+            stop.set()
+            thread.join()
+
+        return end
+
+    def stop_jobs(self) -> None:
+        """End all that `spawn` began."""
+        for stop, _ in self._jobs:
+            stop.set()
+        while self._jobs:
+            self._jobs.pop()[1].join()
+
+    # The machine
+
+    def one_more_relay(self) -> None:
+        """A second relay of the same table, on a port of its own."""
+        self.ports.append(free_port())
+        text = self.config.read_text()
+        config = self.folder / "config-2.toml"
+        config.write_text(text.replace(f"port = {self.ports[0]}", f"port = {self.ports[1]}"))
+        self.relays.append(RelayProcess(self.command, config, name="relay-2"))
+        self.relays[-1].start()
+
+    def limit_memory(self, more_bytes: int) -> None:
+        """
+        As the kernel and systemd do with `MemoryMax` and `Restart=always`: whoever takes more than that
+        over what the relay has now is killed, and started again.
+        """
+        self.memory_max = psutil.Process(self.relay.running.pid).memory_info().rss + more_bytes
+
+        def work(stop: threading.Event) -> None:
+            while not stop.wait(0.01):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process = psutil.Process(self.relay.running.pid)
+                    if process.memory_info().rss > self.memory_max:
+                        self.relay.kill()
+                        self.relay.start()
+
+        self.spawn(work)
+
+    def _restart(self, relay: RelayProcess) -> None:
+        """As systemd does."""
+        process = relay.running
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(TERM_SECONDS)
+        relay.end()
+        relay.start()
 
     # Who looks at it, and who mends it
 
@@ -122,7 +187,7 @@ class World:
         rules = self.folder / "alerts.yml"
         rules.write_text(faster((FILES / "alerts.yml").read_text(), self.factor))
         config = self.folder / "prometheus.yml"
-        targets = [{"targets": [f"127.0.0.1:{self.port}"]}]
+        targets = [{"targets": [f"127.0.0.1:{port}" for port in self.ports]}]
         config.write_text(
             yaml.safe_dump(
                 {
@@ -137,12 +202,15 @@ class World:
 
     @contextlib.contextmanager
     def operator(self) -> Iterator[Operator]:
-        """Somebody with the runbook."""
+        """Somebody with the runbook, who is the database's administrator."""
+        (self.folder / ".my.cnf").write_text(f"[client]\nuser=root\nsocket={self.mariadb.socket}\n")
         environment = {
+            "HOME": str(self.folder),
             "OUTBOX_RELAY_CONFIG": str(self.config),
-            "RELAY": f"http://127.0.0.1:{self.port}",
+            "RELAY": f"http://127.0.0.1:{self.ports[0]}",
             "KAFKA": self.kafka.bootstrap_servers,
-            "TOPIC": self.asked_for,
+            "DATABASE": self.database.name,
+            **self.words,
         }
         person = Operator(self.folder, self.command, does=self._do, environment=environment)
         try:
@@ -154,23 +222,30 @@ class World:
         match list(words):
             case ["systemctl", "status", *_]:
                 pass
-            case ["systemctl", "start" | "restart", "outbox-relay"]:
-                self.relay.end()
-                self.relay.start()
-            case ["systemctl", "start", "kafka" | "mariadb" as name]:
+            case ["systemctl", "set-property", "outbox-relay", "MemoryMax=1G"]:
+                self.memory_max = 2**30
+            case ["systemctl", "start" | "restart" as verb, "outbox-relay"]:
+                for relay in self.relays:
+                    if verb == "restart" or relay.running.poll() is not None:
+                        self._restart(relay)
+            case ["systemctl", "start" | "restart" as verb, "kafka" | "mariadb" as name]:
                 service = self.kafka if name == "kafka" else self.mariadb
-                service.thaw()
-                service.start()
-            case ["kafka-topics.sh", *_, "--create", "--topic", topic]:
-                self.kafka.create_topic(topic)
+                if verb == "restart":
+                    self.end_of_stalls()
+                    service.stop()
+                # Of one that runs, frozen or not, systemd believes that it is well.
+                if not service.is_running:
+                    service.start()
             case _:
                 raise AssertionError(f"the runbook says {words}, which nobody here can do")
 
     def end(self) -> None:
         """Leave nothing behind."""
-        self.stop_writing()
-        self.relay.end()
+        self.stop_jobs()
+        for relay in self.relays:
+            relay.end()
         self.engine.dispose()
+        self.after.close()
 
 
 def wait_until(server: Prometheus, expression: str, *, seconds: float = 90) -> None:

@@ -67,8 +67,11 @@ class Authority:
 
     def sign_expired(self, name: str) -> Certificate:
         """A certificate like those of `sign` that ran out yesterday."""
+        return self.sign_until(name, datetime.now(UTC) - timedelta(days=1))
+
+    def sign_until(self, name: str, end: datetime) -> Certificate:
+        """A certificate like those of `sign` that ends at *end*."""
         made = self.sign(name)
-        now = datetime.now(UTC)
         own = x509.load_pem_x509_certificate(made.cert.read_bytes())
         authority = load_pem_private_key(self.certificate.key.read_bytes(), None)
         builder = (
@@ -77,8 +80,8 @@ class Authority:
             .issuer_name(own.issuer)
             .public_key(own.public_key())
             .serial_number(own.serial_number)
-            .not_valid_before(now - timedelta(days=2))
-            .not_valid_after(now - timedelta(days=1))
+            .not_valid_before(min(end, datetime.now(UTC)) - timedelta(days=1))
+            .not_valid_after(end)
         )
         for extension in own.extensions:
             builder = builder.add_extension(extension.value, extension.critical)

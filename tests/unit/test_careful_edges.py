@@ -11,6 +11,7 @@ import pytest
 from outbox_relay.errors import LeaseLost, ServerChanged, StoreUnavailable
 from outbox_relay.relay.careful import CAREFUL_AFTER
 from outbox_relay.schema import Codec, Status
+from outbox_relay.testing import Watcher
 
 
 @pytest.fixture
@@ -169,6 +170,38 @@ async def test_nothing_is_published_before_the_database_has_written_it_down(
 
     assert broker.seqs() == [row_id]
     assert store.status(row_id) is Status.PRODUCED
+
+
+class Beats(Watcher):
+    """Notes when the main loop made progress."""
+
+    def __init__(self, clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.at: list[float] = []
+
+    def cycle(self) -> None:
+        """See Observer."""
+        self.at.append(self.clock.now())
+
+
+async def test_an_outage_at_the_end_of_care_is_no_loop_that_hangs(start_careful, store, clock):
+    """
+    I8. /livez and OutboxLoopStalled are for bugs: while the database is away the loop makes progress.
+    """
+
+    def away() -> None:
+        raise StoreUnavailable("away")
+
+    store.before["recovered"] = away
+    watcher = Beats(clock)
+    start_careful(observer=watcher)
+    await clock.advance(60)
+    pauses = [later - at for at, later in zip(watcher.at, watcher.at[1:], strict=False)]
+
+    assert store.calls.count("recovered") > 5
+    assert clock.now() - watcher.at[-1] < 10
+    assert max(pauses) < 10
 
 
 @pytest.mark.parametrize("error", [LeaseLost("taken"), ServerChanged("another server answers")])

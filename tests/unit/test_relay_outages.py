@@ -4,6 +4,7 @@ A relay whose broker or database is away, whose lease ran out or whose tables do
 
 from __future__ import annotations
 
+from outbox_relay.errors import StoreUnavailable
 from outbox_relay.store.channel import MissingTable
 from tests.unit.faults import unavailable
 
@@ -60,6 +61,27 @@ async def test_an_outage_of_the_database_costs_no_event(start, store, broker, cl
     assert broker.seqs() == ids
     assert store.pending() == []
     assert not running.task.done()
+
+
+async def test_after_an_outage_the_backlog_is_measured_soon(start, store, clock):
+    """
+    The sample that the outage cut off took long, and was no load: it calls for no long rest.
+    """
+
+    async def hangs() -> None:
+        await clock.sleep(10)
+        raise StoreUnavailable("the database did not answer in time")
+
+    start(sample_seconds=2.0)
+    await clock.advance(1)
+    for method in ("read", "renew", "max_id", "sample", "uncommitted_ids"):
+        store.before[method] = hangs
+    await clock.advance(30)
+    store.before.clear()
+    back_at = len(store.calls)
+    await clock.advance(15)
+
+    assert "sample" in store.calls[back_at:]
 
 
 async def test_a_relay_that_cannot_renew_stops_publishing_before_its_lease_can_pass_on(
