@@ -1,4 +1,4 @@
-"""What the tests of the stores, of the inbox, and of what operators ask, share."""
+"""What the tests of the write side, of the stores, of the inbox, and of what operators ask, share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from tests.contract.billing import billing, database
 from tests.contract.operating import access
 from tests.contract.stores import World, open_world
+from tests.contract.write_side import DATABASES, App, lent_app
+from tests.services.database import Database
 
 __all__ = ["access", "billing", "database"]
 
@@ -29,3 +31,17 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     database = None if kind == "memory" else request.getfixturevalue(f"{server}_database")
     async with open_world(kind, database) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def ready() -> dict[str, Database]:
+    """The databases that tests of the write side have left, by kind."""
+    return {}
+
+
+@pytest.fixture(params=DATABASES)
+async def app(request: pytest.FixtureRequest, ready: dict[str, Database]) -> AsyncIterator[App]:
+    """An application on a database of each kind, whose tables are empty."""
+    kind: str = request.param
+    async with lent_app(kind, ready, lambda: request.getfixturevalue(f"{kind}_database")) as app:
+        yield app

@@ -5,12 +5,15 @@ A real PostgreSQL server with durable settings.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -90,6 +93,7 @@ class PostgreSQL(Service):
         settings = self._settings | {
             "port": str(self.port),
             "unix_socket_directories": str(self.folder),
+            **_quick_recovery(),
         }
         return [
             *as_owner(),
@@ -144,7 +148,34 @@ class PostgreSQL(Service):
                     session.send_signal(number)
         if number == signal.SIGKILL:
             # The next start is refused while one of them holds the shared memory.
-            psutil.wait_procs(sessions, timeout=10)
+            _wait_until_ended(sessions)
+
+
+@cache
+def _quick_recovery() -> dict[str, str]:
+    """After a kill, one call for all files instead of one for each file of each database."""
+    text = subprocess.run(
+        [find_program("postgres"), "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    version = re.search(r"\d+", text)
+    is_known = version is not None and int(version[0]) >= 14
+    return {"recovery_init_sync_method": "syncfs"} if is_known else {}
+
+
+def _wait_until_ended(processes: Sequence[psutil.Process]) -> None:
+    """
+    Until they hold nothing any more. Who has to take note of their end, which makes them vanish, may take seconds.
+    """
+    deadline = time.monotonic() + 10
+    while any(map(_is_at_work, processes)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _is_at_work(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def as_owner() -> list[str]:
