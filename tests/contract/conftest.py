@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -11,6 +11,7 @@ from tests.contract.operating import access
 from tests.contract.stores import World, open_world
 from tests.contract.write_side import DATABASES, App, lent_app
 from tests.services.database import Database
+from tests.services.postgresql import PostgreSQL
 
 __all__ = ["access", "billing", "database"]
 
@@ -34,6 +35,21 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
 
 @pytest.fixture(scope="session")
+def emptied() -> list[Database]:
+    """Databases of PostgreSQL that tests have left, as if they were new."""
+    return []
+
+
+@pytest.fixture
+def postgresql_database(postgresql: PostgreSQL, emptied: list[Database]) -> Iterator[Database]:
+    """An empty one: that of the test before, if nobody uses it, since a new one takes longer than most tests."""
+    database = emptied.pop() if emptied else postgresql.create_database()
+    yield database
+    if postgresql.empty(database):
+        emptied.append(database)
+
+
+@pytest.fixture(scope="session")
 def ready() -> dict[str, Database]:
     """The databases that tests of the write side have left, by kind."""
     return {}
@@ -43,5 +59,12 @@ def ready() -> dict[str, Database]:
 async def app(request: pytest.FixtureRequest, ready: dict[str, Database]) -> AsyncIterator[App]:
     """An application on a database of each kind, whose tables are empty."""
     kind: str = request.param
-    async with lent_app(kind, ready, lambda: request.getfixturevalue(f"{kind}_database")) as app:
+
+    def new() -> Database:
+        if kind == "sqlite":
+            return request.getfixturevalue("sqlite_database")  # type: ignore[no-any-return]
+        # It stays: no fixture of this test may take it back.
+        return request.getfixturevalue(kind).create_database()  # type: ignore[no-any-return]
+
+    async with lent_app(kind, ready, new) as app:
         yield app

@@ -39,6 +39,17 @@ SETTINGS = {
 }
 
 
+# Sessions, prepared transactions, settings and schemas that a new database has not.
+SPECIAL = """
+SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid())
+    + (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database())
+    + (SELECT count(*) FROM pg_db_role_setting WHERE setdatabase =
+        (SELECT oid FROM pg_database WHERE datname = current_database()))
+    + (SELECT count(*) FROM pg_namespace
+        WHERE nspname NOT IN ('public', 'information_schema') AND nspname NOT LIKE 'pg\\_%')
+"""
+
+
 def find_program(name: str) -> str:
     """The path of a program of the newest PostgreSQL; Debian keeps them apart by version."""
     folders = Path("/usr/lib/postgresql").glob("*/bin")
@@ -73,6 +84,21 @@ class PostgreSQL(Service):
         with self.root_connection() as connection:
             connection.execute(f"CREATE DATABASE {name} OWNER {USER}")
         return self.database(name)
+
+    def empty(self, database: Database) -> bool:
+        """Make it as if it were new. False, and it is left alone, if somebody uses it or has set it up."""
+        self.heal()
+        try:
+            with self.root_connection(database.name) as connection:
+                if connection.execute(SPECIAL).fetchone() != (0,):
+                    return False
+                connection.execute("SET lock_timeout = 1000")
+                connection.execute("DROP SCHEMA public CASCADE")
+                connection.execute(f"CREATE SCHEMA public AUTHORIZATION {USER}")
+                connection.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+        except psycopg.Error:
+            return False
+        return True
 
     def database(self, name: str, *, port: int | None = None) -> Database:
         """The address of the database *name*, at another port if a pooler is there."""
