@@ -30,7 +30,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(VENV)/.dev services lint test-sa20 ## everything, on real MariaDB, MySQL, PostgreSQL, Kafka, RabbitMQ and Redis; installs what is missing
+test: $(VENV)/.dev ## everything, on real MariaDB, MySQL, PostgreSQL, Kafka, RabbitMQ and Redis; installs what is missing
+	$(MAKE) -j3 lint services $(SA20)/.installed
+	$(CONTRACT_SA20)
 	NO_SKIPS=1 $(BIN)/python -m pytest $(TWO) -m 'not alone and not long' --ignore=tests/deploy
 	NO_SKIPS=1 $(BIN)/python -m pytest -m 'alone and not long' --ignore=tests/deploy
 
@@ -44,9 +46,11 @@ runbook: $(VENV)/.dev services ## for each alert: plant its fault, see it fire, 
 
 # What depends on SQLAlchemy: not the brokers. The store says the same SQL to MySQL as to MariaDB; what
 # applications write with does not, since SQLAlchemy knows that only MariaDB can answer with RETURNING.
+CONTRACT_SA20 = NO_SKIPS=1 $(SA20)/bin/python -m pytest $(TWO) tests/contract -q \
+	--ignore=tests/contract/test_broker.py -k 'not mysql or write_side or inbox or repository or django'
+
 test-sa20: $(SA20)/.installed services ## the contract suite on SQLAlchemy 2.0
-	NO_SKIPS=1 $(SA20)/bin/python -m pytest $(TWO) tests/contract -q --ignore=tests/contract/test_broker.py \
-		-k 'not mysql or write_side or inbox or repository or django'
+	$(CONTRACT_SA20)
 
 services: $(VENV)/.dev
 	$(BIN)/python -m tests.services.install

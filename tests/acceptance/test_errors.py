@@ -21,7 +21,7 @@ from tests.services.wheel import InstalledWheel
 
 WRITE = "WRITE_ERRORS_PAGE"
 KAFKA_USER = "relay-of-errors"
-AT_ONCE = 6
+AT_ONCE = 8
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
 
 import pytest
 import sqlalchemy as sa
@@ -23,13 +22,7 @@ from outbox_relay import (
     ZlibCompressor,
 )
 from outbox_relay.outbox import guard
-from tests.contract.write_side import DATABASES, App, Changed, State, running_app
-
-
-@pytest.fixture(params=DATABASES)
-async def app(request: pytest.FixtureRequest) -> AsyncIterator[App]:
-    async with running_app(request.getfixturevalue(f"{request.param}_database")) as app:
-        yield app
+from tests.contract.write_side import App, Changed, State
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ I1 on the write side: an event and its state change share one fate, on every han
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -16,13 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from outbox_relay import Outbox, WriteError
-from tests.contract.write_side import DATABASES, HANDLES, App, Changed, State, running_app, settled
-
-
-@pytest.fixture(params=DATABASES)
-async def app(request: pytest.FixtureRequest) -> AsyncIterator[App]:
-    async with running_app(request.getfixturevalue(f"{request.param}_database")) as app:
-        yield app
+from tests.contract.write_side import HANDLES, App, Changed, State, running_app, settled
 
 
 @pytest.fixture(params=HANDLES)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,15 +15,9 @@ from sqlalchemy.orm import Session
 
 from outbox_relay import AddNotAwaited, AutocommitHandle, NotificationEvent, Outbox
 from outbox_relay.outbox import guard
-from tests.contract.write_side import DATABASES, App, Changed, running_app, settled
+from tests.contract.write_side import App, Changed, settled
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*never awaited:RuntimeWarning")
-
-
-@pytest.fixture(params=DATABASES)
-async def app(request: pytest.FixtureRequest) -> AsyncIterator[App]:
-    async with running_app(request.getfixturevalue(f"{request.param}_database")) as app:
-        yield app
 
 
 @pytest.fixture(params=["AsyncSession", "AsyncConnection"])

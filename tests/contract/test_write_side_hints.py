@@ -10,7 +10,7 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from outbox_relay import AddNotAwaited, Outbox, SqlAlchemyOutboxedEventRepository
 from outbox_relay.outbox import hints
-from tests.contract.write_side import DATABASES, HANDLES, App, Changed, State, running_app, settled
+from tests.contract.write_side import HANDLES, App, Changed, State, running_app, settled
 
 
 class Receiver:
@@ -52,11 +52,11 @@ def receiver() -> Iterator[Receiver]:
         receiver.socket.close()
 
 
-@pytest.fixture(params=DATABASES)
-async def app(request: pytest.FixtureRequest, receiver: Receiver) -> AsyncIterator[App]:
-    async with running_app(request.getfixturevalue(f"{request.param}_database")) as app:
-        app.outbox = Outbox(wake=f"unix:{receiver.path}")
-        yield app
+@pytest.fixture
+def app(app: App, receiver: Receiver) -> App:
+    """With hints."""
+    app.outbox = Outbox(wake=f"unix:{receiver.path}")
+    return app
 
 
 @pytest.fixture(params=HANDLES)

@@ -8,7 +8,7 @@ is committed is read on another connection: both tags, or neither.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,7 +114,7 @@ class App:
 
 
 @asynccontextmanager
-async def running_app(database: Database) -> AsyncIterator[App]:
+async def running_app(database: Database, *, has_tables: bool = False) -> AsyncIterator[App]:
     """An `App` on *database*, with its tables."""
     pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5}
     async with AsyncExitStack() as stack:
@@ -124,9 +124,45 @@ async def running_app(database: Database) -> AsyncIterator[App]:
         stack.callback(observer.dispose)
         async_engine = create_async_engine(database.async_url, **pool)
         stack.push_async_callback(async_engine.dispose)
-        tables().metadata.create_all(observer)
-        Base.metadata.create_all(observer)
+        if not has_tables:
+            tables().metadata.create_all(observer)
+            Base.metadata.create_all(observer)
         if database.sync_url.startswith("sqlite"):
             begin_for_real(engine)
             begin_for_real(async_engine.sync_engine)
         yield App(database, engine, async_engine, observer)
+
+
+@asynccontextmanager
+async def lent_app(
+    kind: str, ready: dict[str, Database], new: Callable[[], Database]
+) -> AsyncIterator[App]:
+    """
+    An `App` on the database of this kind that the test before has left, emptied; on a new one if there is none.
+
+    To make a database with its tables takes longer than most tests.
+    """
+    left = ready.pop(kind, None)
+    database = left if left and _emptied(left) else None
+    async with running_app(database or new(), has_tables=database is not None) as app:
+        yield app
+        if kind != "sqlite":
+            ready[kind] = app.database
+
+
+def _emptied(database: Database) -> bool:
+    """Whether nothing is left: not if a table is gone, or if somebody still holds a row."""
+    engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
+    patience = (
+        "lock_timeout = 1000" if engine.name == "postgresql" else "innodb_lock_wait_timeout = 1"
+    )
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"SET SESSION {patience}"))
+            connection.execute(sa.delete(tables().outbox))
+            connection.execute(sa.delete(State))
+    except sa.exc.DBAPIError:
+        return False
+    finally:
+        engine.dispose()
+    return True

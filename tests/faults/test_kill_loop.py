@@ -25,7 +25,7 @@ ACTIVE = (2, 1, 4)
 
 @pytest.mark.timeout(600 if not KILLS else 60 * 60 * 12)
 @pytest.mark.parametrize(
-    ("database", "kills"), [("mariadb", KILLS or 50), ("postgresql", KILLS or 12)]
+    ("database", "kills"), [("mariadb", KILLS or 38), ("postgresql", KILLS or 12)]
 )
 def test_kills_lose_invent_and_invert_nothing(
     installed_wheel, kafka, tmp_path: Path, request, capsys, database: str, kills: int

@@ -236,7 +236,7 @@ async def test_work_does_not_grow_while_a_writer_stays_open(
     fill(world.engine, 1000)
     relay = Relay(world, {"t": 4}, retention_seconds=retention_seconds)
     await relay.has_published(1000)
-    rounds, per_round = 3, 10
+    rounds, per_round = 3, 5
     world.meter.reset()
     ends = [0]
     with world.engine.connect() as writer:

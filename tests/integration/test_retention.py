@@ -28,7 +28,7 @@ from tests.services.database import Database
 from tests.services.kafka import Kafka
 from tests.services.sql_server import SqlServer
 
-OLD_ROWS = 200_000
+OLD_ROWS = 100_000
 DEAD_ROWS = 50
 YOUNG_ROWS = 1000
 WRITERS = 3
@@ -197,7 +197,7 @@ async def test_a_purge_of_many_rows_disturbs_neither_writers_nor_the_relay(
     mariadb, mariadb_database, kafka, topic_name, capsys
 ):
     """
-    I2, I4. 200,000 old rows go while writers insert and the relay publishes: what is pending, dead
+    I2, I4. 100,000 old rows go while writers insert and the relay publishes: what is pending, dead
     or young stays, and writers do not queue for locks.
     """
     kafka.create_topic(topic_name, partitions=4)
