@@ -63,8 +63,10 @@ def offered(mariadb: MariaDB, kafka: Kafka, programs: Path) -> Servers:
 
 def mariadb_version(mariadb: MariaDB) -> str:
     """Such as 10.11.6."""
-    with mariadb.root_connection() as connection:
-        return str(connection.get_server_info()).partition("-")[0]
+    with mariadb.root_connection() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT VERSION()")
+        [version] = cursor.fetchone()
+    return str(version).partition("-")[0]
 
 
 @contextmanager
