@@ -212,6 +212,7 @@ def test_they_are_chosen_by_key_id_and_time(call: Call, options: Any, wanted: li
     ("options", "told"),
     [
         (("--since", "yesterday"), "use a time such as"),
+        (("--since", "9999999d"), "use a time such as"),
         (("--key", "0x0"), "hexadecimal digits"),
         (("--rate", "0"), "--rate"),
     ],
