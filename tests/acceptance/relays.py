@@ -46,7 +46,7 @@ class RelayProcess:
         self.command = command
         self.config = config
         self.log = config.parent / f"{name}.log"
-        self.environment: Mapping[str, str] = {"PYTHONPATH": ""}
+        self.environment: Mapping[str, str] = {"PYTHONPATH": "", "PYTHONFAULTHANDLER": "1"}
         self.process: subprocess.Popen[bytes] | None = None
         self._logged_before = 0
 
@@ -59,7 +59,7 @@ class RelayProcess:
                 cwd=self.config.parent,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONFAULTHANDLER": "1", **self.environment},
+                env={**os.environ, **self.environment},
             )
 
     @property
@@ -82,11 +82,15 @@ class RelayProcess:
         """SIGSTOP."""
         self.running.send_signal(signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.running.send_signal(signal.SIGCONT)
+
     def pause(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
         self.freeze()
         time.sleep(seconds)
-        self.running.send_signal(signal.SIGCONT)
+        self.thaw()
 
     def stop(self) -> float:
         """SIGTERM once it listens; how long it took to leave. The exit code must be 0."""

@@ -128,9 +128,9 @@ CASES = (
     ),
     Case(
         alert="OutboxLanesFlapping",
-        what="commits take longer than the lease",
-        fault=partial(faults.commits_wait, seconds=2.0),
-        relay={"lease_seconds": 1.7, "publish_deadline_seconds": 0.6, "standby_seconds": 0.2},
+        what="a CPU limit: relays stand still for longer than their lease",
+        fault=faults.too_little_cpu,
+        relay={"lease_seconds": 1.5, "publish_deadline_seconds": 0.5, "standby_seconds": 0.2},
         relays=2,
     ),
     Case(

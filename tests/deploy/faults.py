@@ -24,6 +24,7 @@ JOB_USER = "nightly"
 RELAY_USER = "relay"
 PASSWORD = "a-password"
 HELD_SECONDS = 6.5
+STANDS_STILL_SECONDS = 1.7
 
 UNKNOWN_ERROR = (
     "CREATE TRIGGER strange BEFORE UPDATE ON outbox FOR EACH ROW "
@@ -118,19 +119,6 @@ def answers_come_too_late(world: World) -> None:
     world.write_for_ever(*[{"a": "x" * 500}] * 50, topic=wide)
 
 
-def stalling_broker(world: World, *, stalled: float, well: float) -> None:
-    """A broker that stands still again and again, as with a sick disk. A new process does not."""
-
-    def work(stop: threading.Event) -> None:
-        while not stop.is_set():
-            world.kafka.freeze()
-            stop.wait(stalled)
-            world.kafka.thaw()
-            stop.wait(well)
-
-    world.end_of_stalls = world.spawn(work)
-
-
 # The database
 
 
@@ -220,7 +208,21 @@ def with_a_bug(world: World) -> None:
     folder = world.folder / "bug"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(HANGING_READ.format(file=str(world.folder / "hang")))
-    world.relay.environment = {"PYTHONPATH": str(folder)}
+    world.relay.environment = {**world.relay.environment, "PYTHONPATH": str(folder)}
+
+
+def too_little_cpu(world: World) -> None:
+    """Time for one relay: the kernel lets each stand still for longer than its lease, in turn."""
+
+    def work(stop: threading.Event) -> None:
+        while not stop.is_set():
+            for relay in world.relays:
+                relay.freeze()
+                stop.wait(STANDS_STILL_SECONDS)
+                relay.thaw()
+                stop.wait(0.2)
+
+    world.end_of_limit = world.spawn(work)
 
 
 def too_little_memory(world: World) -> None:
@@ -229,9 +231,10 @@ def too_little_memory(world: World) -> None:
     world.limit_memory(16 * 2**20)
     world.kafka.freeze()
     for _ in range(30):
-        world.write(world.topic, *payloads)
+        world.write(world.topic, *payloads, key="k")
     world.kafka.thaw()
-    world.write_for_ever(*payloads)
+    # Of one key: each of its suspects is tried by itself, after a pause.
+    world.write_for_ever(*payloads, key="k")
 
 
 def poor_relay(world: World) -> None:

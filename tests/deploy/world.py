@@ -72,7 +72,7 @@ class World:
         self.config.write_text(f"{text}{settings}\n")
         self.relays = [RelayProcess(self.command, self.config)]
         self.memory_max = float("inf")
-        self.end_of_stalls: Callable[[], None] = lambda: None
+        self.end_of_limit: Callable[[], None] = lambda: None
         self.outbox = Outbox(compressor=None)
         self.engine = sa.create_engine(database.sync_url, poolclass=sa.NullPool)
         self._jobs: list[tuple[threading.Event, threading.Thread]] = []
@@ -109,14 +109,14 @@ class World:
             for statement in statements:
                 cursor.execute(statement)
 
-    def write_for_ever(self, *payloads: object, topic: str = "") -> None:
+    def write_for_ever(self, *payloads: object, topic: str = "", key: str | None = None) -> None:
         """Write *payloads* five times a second, as far as the database lets us."""
         payloads = payloads or ({"a": 1},)
 
         def work(stop: threading.Event) -> None:
             while not stop.wait(0.2):
                 with contextlib.suppress(sa.exc.SQLAlchemyError, pymysql.MySQLError):
-                    self.write(topic or self.topic, *payloads)
+                    self.write(topic or self.topic, *payloads, key=key)
 
         self.spawn(work)
 
@@ -224,6 +224,8 @@ class World:
                 pass
             case ["systemctl", "set-property", "outbox-relay", "MemoryMax=1G"]:
                 self.memory_max = 2**30
+            case ["systemctl", "set-property", "outbox-relay", "CPUQuota="]:
+                self.end_of_limit()
             case ["systemctl", "start" | "restart" as verb, "outbox-relay"]:
                 for relay in self.relays:
                     if verb == "restart" or relay.running.poll() is not None:
@@ -231,7 +233,6 @@ class World:
             case ["systemctl", "start" | "restart" as verb, "kafka" | "mariadb" as name]:
                 service = self.kafka if name == "kafka" else self.mariadb
                 if verb == "restart":
-                    self.end_of_stalls()
                     service.stop()
                 # Of one that runs, frozen or not, systemd believes that it is well.
                 if not service.is_running:
