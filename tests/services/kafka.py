@@ -169,10 +169,7 @@ class Kafka(Service):
         found = consumer.list_topics(topic, timeout=ADMIN_SECONDS).topics[topic]
         if found.error is not None:
             raise KafkaException(found.error)
-        marks = {
-            p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=ADMIN_SECONDS)
-            for p in found.partitions
-        }
+        marks = {p: _marks(consumer, TopicPartition(topic, p)) for p in found.partitions}
         return {p: high for p, (low, high) in marks.items() if high > low}
 
     def _admin(self) -> AdminClient:
@@ -222,6 +219,23 @@ class Kafka(Service):
             return False
         leaders = [p.leader for t in metadata.topics.values() for p in t.partitions.values()]
         return bool(metadata.brokers) and all(leader >= 0 for leader in leaders)
+
+
+def _marks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """
+    The first offset and the one after the last. A partition whose leader stands in the metadata may not
+    know of it yet.
+    """
+    deadline = time.monotonic() + ADMIN_SECONDS
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(partition, timeout=ADMIN_SECONDS)
+        except KafkaException as error:
+            if _code(error) != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return low, high
 
 
 def _may_pass(error: Exception) -> bool:
