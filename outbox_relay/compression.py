@@ -10,8 +10,11 @@ from outbox_relay.schema import Codec
 MOST_SMALL_BYTES: Final = 1 << 14
 """Up to here a payload gets a window of its own size; above it zlib's own of 32 KiB."""
 
+ZLIB_STARTS: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+"""How a stream with zlib's usual window begins, by FLEVEL, the two highest bits of its second byte (RFC 1950).
+A JSON document begins otherwise."""
+
 _LOOKAHEAD_BYTES: Final = 262
-_HEADERS: Final = {0x00: b"\x78\x01", 0x40: b"\x78\x5e", 0x80: b"\x78\x9c", 0xC0: b"\x78\xda"}
 
 
 class Compressor(Protocol):
@@ -63,7 +66,7 @@ def _compress_small(data: bytes, level: int) -> bytes:
     window_bits = max((len(data) + _LOOKAHEAD_BYTES).bit_length(), 9)
     stream = zlib.compressobj(level, zlib.DEFLATED, window_bits, min(window_bits - 6, 8))
     made = stream.compress(data) + stream.flush()
-    return _HEADERS[made[1] & 0xC0] + made[2:]
+    return ZLIB_STARTS[made[1] >> 6] + made[2:]
 
 
 class UnreadablePayload(ValueError):

@@ -19,6 +19,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from outbox_relay.compression import ZLIB_STARTS
 from outbox_relay.errors import SchemaMismatch
 from outbox_relay.schema import (
     MAX_ERROR_CHARS,
@@ -131,10 +132,6 @@ def recognise(table: str, types: Mapping[str, str]) -> Layout:
     if not layout.has_topic and not layout.has_event_type:
         raise SchemaMismatch(f"{table} is not a table of python-cqrs: it has no column topic")
     return layout
-
-
-ZLIB_STARTS: Final = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
-"""What zlib writes first (RFC 1950), by level. A JSON document begins otherwise."""
 
 
 def codec_of(stored: bytes, told: str) -> Codec:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
+from outbox_relay.compression import ZLIB_STARTS
 from outbox_relay.python_cqrs import (
     GIVEN_UP,
     MOST_FLUSHES,
     PENDING_STATES,
-    ZLIB_STARTS,
     AdoptedTables,
     Layout,
     index_there,

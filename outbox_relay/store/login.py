@@ -27,6 +27,9 @@ MYSQL_ESCAPING: Final = {
 COMMAND_SHARE = 0.8
 """Of the time for a connection, what password_command may take: the rest is for the server."""
 
+TOO_SLOW: Final = (1205, 1969, 3024, "55P03", "57014")
+"""What a server says that breaks off a statement for its time."""
+
 _HINTS: dict[object, str] = {
     **dict.fromkeys(
         (1045, 1698, 3159, "28P01", "28000"),
@@ -52,7 +55,7 @@ _HINTS: dict[object, str] = {
         "raise max_connections of the server or the user, or make the pools of applications smaller",
     ),
     **dict.fromkeys(
-        (1205, 1969, 3024, "55P03", "57014"),
+        TOO_SLOW,
         "somebody locks the table, or the server is too busy: `outbox-relay doctor` shows how to see who",
     ),
 }

@@ -57,9 +57,11 @@ class Letters:
         return before - len(self.dead)
 
 
-async def requeue_all(letters, *, pace=None, acted=lambda found: None, selection=None):
+async def requeue_all(
+    letters, *, pace=None, acted=lambda found: None, selection=None, surveyed=None
+):
     selection = selection or Selection()
-    surveyed = await survey(letters, selection)
+    surveyed = surveyed or await survey(letters, selection)
     return await act_on_all(
         letters,
         selection,
@@ -89,15 +91,7 @@ async def test_what_came_after_the_count_is_left():
     letters = Letters(3)
     surveyed = await survey(letters, Selection())
     letters.dead |= {4, 5}
-    done = await act_on_all(
-        letters,
-        Selection(),
-        surveyed,
-        act=letters.requeue,
-        acted=lambda found: None,
-        pace=Pace(None),
-        advance=lambda rows: None,
-    )
+    done = await requeue_all(letters, surveyed=surveyed)
 
     assert done == Done(3)
     assert letters.dead == {4, 5}
@@ -112,15 +106,7 @@ async def test_what_died_after_the_count_is_left_also_with_a_smaller_id():
     surveyed = await survey(letters, Selection())
     letters.dead |= {2}
     letters.late |= {2}
-    done = await act_on_all(
-        letters,
-        Selection(),
-        surveyed,
-        act=letters.requeue,
-        acted=lambda found: None,
-        pace=Pace(None),
-        advance=lambda rows: None,
-    )
+    done = await requeue_all(letters, surveyed=surveyed)
 
     assert done == Done(4)
     assert letters.dead == {2}

@@ -19,7 +19,7 @@ from outbox_relay.doctor.facts import Unreachable
 from outbox_relay.doctor.findings import Area, Skipped
 from outbox_relay.errors import CredentialsError, StoreUnavailable
 from outbox_relay.migrate import database_engine
-from outbox_relay.store.login import hint, said
+from outbox_relay.store.login import TOO_SLOW, hint, said
 from outbox_relay.store.options import DatabaseOptions
 
 Result = TypeVar("Result")
@@ -32,9 +32,6 @@ REFUSED: Final = (1044, 1142, 1143, 1227, 1370, "42501")
 LOOK_SECONDS: Final = 10.0
 """All questions together. What is asked later is refused at once, and what was learnt is kept."""
 
-_TOO_SLOW: Final = (1205, 1969, 3024, "55P03", "57014")
-"""What a server says that breaks off a statement for its time."""
-
 
 class Refused(Exception):
     """The question was not answered; `code` is the server's, None if it was too slow."""
@@ -46,7 +43,7 @@ class Refused(Exception):
     @property
     def too_slow(self) -> bool:
         """Whether there was no answer in time."""
-        return self.code is None or self.code in _TOO_SLOW
+        return self.code is None or self.code in TOO_SLOW
 
     @property
     def lacks_right(self) -> bool:
