@@ -304,7 +304,12 @@ class Dispatcher:
         failures = 0
         while True:
             try:
-                await around.store.mark_dead(row.id, f"{reason}: {detail}", around.lease.term)
+                await around.store.mark_dead(
+                    row.id,
+                    f"{reason}: {detail}",
+                    around.lease.term,
+                    requeued_us=row.requeued_us,
+                )
             except LeaseLost as error:
                 if self._holding.is_over(error):
                     raise

@@ -266,8 +266,15 @@ class Store(Suspecting, Protocol):
     async def delete_produced(self, ids: Sequence[int], term: Term) -> None:
         """As `mark_produced`, but the rows are gone."""
 
-    async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
-        """Record that *row_id* is given up, durably, and why. Otherwise as `mark_produced`."""
+    async def mark_dead(
+        self, row_id: int, error: str, term: Term, *, requeued_us: int | None = None
+    ) -> None:
+        """
+        Record that *row_id* is given up, durably, and why. Otherwise as `mark_produced`.
+
+        *requeued_us* as it was read, see Row: what somebody requeued since then is touched no more,
+        also by a statement that got no answer and takes effect late.
+        """
 
     async def paused_topics(self) -> frozenset[str]:
         """Topics that an operator paused; ``*`` stands for all, ``@purge`` for the purge."""

@@ -151,8 +151,15 @@ class AdoptedStore(SqlStore):
 
     # Marking
 
-    async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
-        """See Store. The reason is written first: without it nobody would know why."""
+    async def mark_dead(
+        self, row_id: int, error: str, term: Term, *, requeued_us: int | None = None
+    ) -> None:
+        """
+        See Store. The reason is written first: without it nobody would know why.
+
+        These tables do not say when somebody took a dead letter back.
+        """
+        del requeued_us
         key = None
         if self._path:
             rows = (await self._reads.execute(self._adopted.row, (row_id,))).rows

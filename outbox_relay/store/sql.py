@@ -286,10 +286,14 @@ class SqlStore:
         if self._dialect.holders is not None:
             self._ahead.deletes(ids)
 
-    async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
+    async def mark_dead(
+        self, row_id: int, error: str, term: Term, *, requeued_us: int | None = None
+    ) -> None:
         """See Store."""
         # PostgreSQL's text holds no NUL.
-        parameters = (error.replace("\0", "")[:MAX_ERROR_CHARS], row_id, term.nonce)
+        error = error.replace("\0", "")[:MAX_ERROR_CHARS]
+        requeued = -1 if requeued_us is None else requeued_us
+        parameters = (error, row_id, requeued, term.nonce)
         sql = self._sql.mark_dead(self._lanes.sql.fence(term))
         answer = await self._marks.execute(sql, parameters)
         if not answer.matched:

@@ -40,7 +40,8 @@ class Statements:
         self._mark_dead = (
             f"UPDATE {name} SET status = {Status.DEAD:d}, attempts = attempts + 1, "
             f"dead_at = {d.now}, last_error = {p} "
-            f"WHERE id = {p} AND {d.status_by_id} = {Status.PENDING:d} AND {{}}"
+            f"WHERE id = {p} AND {d.status_by_id} = {Status.PENDING:d} "
+            f"AND COALESCE({self._requeued()}, -1) = {p} AND {{}}"
         )
         self.version = f"SELECT version, min_reader FROM {version} ORDER BY version DESC LIMIT 1"
         self.max_id = f"SELECT MAX(id) FROM {name}"
@@ -71,10 +72,13 @@ class Statements:
                 "event_name",
                 "content_type",
                 d.microseconds.format("created_at"),
-                f"CASE WHEN attempts > 0 THEN {d.microseconds.format('available_at')} END",
+                self._requeued(),
                 "lane",
             )
         )
+
+    def _requeued(self) -> str:
+        return f"CASE WHEN attempts > 0 THEN {self._d.microseconds.format('available_at')} END"
 
     def _where(self, plan: ReadPlan, which: str = "") -> tuple[str, tuple[str, ...]]:
         if not which:
@@ -166,7 +170,12 @@ class Statements:
         return self._retention.delete_produced(_ids(ids), fence)
 
     def mark_dead(self, fence: str) -> str:
-        """Likewise, for one row."""
+        """
+        Likewise, for one row. Takes error, id, when it was requeued (-1: never) and nonce.
+
+        A statement that got no answer may wait for a lock until after its repetition, and after a
+        requeue. ``status = 0`` holds again then; when it was requeued does not.
+        """
         return self._mark_dead.format(fence)
 
     def aged(self, plan: PurgePlan) -> str:

@@ -306,12 +306,16 @@ class InMemoryStore:
         for stored in list(self._pending(ids)):
             del self.rows[stored.row.id]
 
-    async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
+    async def mark_dead(
+        self, row_id: int, error: str, term: Term, *, requeued_us: int | None = None
+    ) -> None:
         """See Store."""
         await self._enter("mark_dead")
         self._same_server()
         self.leases.require(term)
         for stored in self._pending([row_id]):
+            if stored.row.requeued_us != requeued_us:
+                continue
             stored.status, stored.last_error = Status.DEAD, error
             stored.settled_at = self.clock.now()
 

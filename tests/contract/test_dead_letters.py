@@ -16,7 +16,7 @@ from outbox_relay.schema import Status
 from outbox_relay.store import DatabaseOptions
 from outbox_relay.store import dead_letters as module
 from outbox_relay.wiring import build_dead_letters
-from tests.contract.stores import KINDS, World, open_world
+from tests.contract.stores import KINDS, MemoryWorld, World, open_world
 
 EVERYTHING = ReadPlan(after_id=0, open_ids=frozenset(), limit=100)
 
@@ -90,6 +90,41 @@ async def test_a_requeue_that_is_not_committed_frees_no_key(mariadb_database):
             found = await world.store.dead_keys(limit=10)
 
         assert dict(found.first_ids) == {("t", b"k"): row_id}
+
+
+async def requeue(world: World, row_id: int) -> None:
+    """As an operator does it."""
+    if isinstance(world, MemoryWorld):
+        world.store.requeue(row_id)
+        return
+    letters = build_dead_letters(DatabaseOptions(url=world.database.async_url))
+    try:
+        assert await letters.requeue([row_id]) == 1
+    finally:
+        await letters.close()
+
+
+async def test_a_statement_of_before_a_requeue_gives_up_nothing(world):
+    """
+    I4. One that got no answer may take effect after its repetition and after a requeue: later rows of the
+    key would go although it is dead. Only who read the requeued row may give it up.
+    """
+    [row_id] = await give_up(world, ("t", b"k", "too_large: x"))
+    await requeue(world, row_id)
+    lease = await world.store.acquire("me", wake_address="", lease_seconds=15)
+    [row] = await world.store.read(EVERYTHING)
+
+    await world.store.mark_dead(row_id, "too_large: x", lease.term)
+    assert world.status(row_id) is Status.PENDING
+
+    await world.store.mark_dead(
+        row_id, "too_large: x", lease.term, requeued_us=row.requeued_us - 1000
+    )
+    assert world.status(row_id) is Status.PENDING
+
+    await world.store.mark_dead(row_id, "too_large: y", lease.term, requeued_us=row.requeued_us)
+    assert world.status(row_id) is Status.DEAD
+    assert world.error(row_id) == "too_large: y"
 
 
 @pytest.mark.parametrize(

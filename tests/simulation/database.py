@@ -291,8 +291,15 @@ class Database:
             else:
                 stored.status, stored.settled_at = Status.PRODUCED, self.clock.now()
 
-    def mark_dead(self, row_id: int, error: str, term: Term, owners: dict[int, str]) -> None:
-        for stored in self.to_mark([row_id]):
+    def mark_dead(
+        self,
+        row_id: int,
+        error: str,
+        term: Term,
+        owners: dict[int, str],
+        requeued_us: int | None,
+    ) -> None:
+        for stored in self.to_give_up(row_id, requeued_us):
             owner = owners.get(row_id, term.nonce)
             self.oracle.died(stored.event, error, nonce=term.nonce, owner=owner)
             self._leave(self.pending, row_id)
@@ -305,6 +312,10 @@ class Database:
         """``WHERE id IN (...) AND status = 0``."""
         found = [self.rows[i] for i in dict.fromkeys(ids) if i in self.rows]
         return [stored for stored in found if stored.status is Status.PENDING]
+
+    def to_give_up(self, row_id: int, requeued_us: int | None) -> list[Stored]:
+        """Likewise, and as it was when it was read."""
+        return [s for s in self.to_mark([row_id]) if s.row.requeued_us == requeued_us]
 
     def dead_keys(self, limit: int) -> DeadKeys:
         first_ids: dict[tuple[str, bytes], int] = {}

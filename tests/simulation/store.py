@@ -263,12 +263,14 @@ class SimulatedStore:
             first=lambda: database.fence(ids, term),
         )
 
-    async def mark_dead(self, row_id: int, error: str, term: Term) -> None:
+    async def mark_dead(
+        self, row_id: int, error: str, term: Term, *, requeued_us: int | None = None
+    ) -> None:
         database = self._database
         await self._ask(
             "dead",
             MARKS,
-            lambda owners: database.mark_dead(row_id, error, term, owners),
+            lambda owners: database.mark_dead(row_id, error, term, owners, requeued_us),
             first=lambda: database.fence([row_id], term),
         )
 

@@ -188,6 +188,11 @@ def mark_without_status(patch: Patch) -> None:
     )
 
 
+def given_up_after_a_requeue(patch: Patch) -> None:
+    """A statement that comes late makes a dead letter of a row that was requeued meanwhile."""
+    patch.setattr(Database, "to_give_up", lambda self, row_id, requeued_us: self.to_mark([row_id]))
+
+
 def mark_without_term(patch: Patch) -> None:
     """Marks do not test the term."""
     patch.setattr(Database, "fence", lambda self, ids, term: self.owners(ids))
