@@ -82,4 +82,12 @@ def driver_autocommits(connection: Connection) -> bool:
 
 def driver_in_transaction(connection: Connection) -> bool:
     """Whether the driver says that a transaction is open."""
-    return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
+    driver = connection.connection.driver_connection
+    if driver_knows_transactions(connection):
+        return bool(driver.get_transaction_status())  # type: ignore[union-attr]
+    return bool(getattr(driver, "in_transaction", False))
+
+
+def driver_knows_transactions(connection: Connection) -> bool:
+    """Whether the server tells the driver with each answer, as MySQL and MariaDB tell asyncmy."""
+    return hasattr(connection.connection.driver_connection, "get_transaction_status")

@@ -15,14 +15,14 @@ The same listeners let `hints` forget whom to tell of a commit when there is a r
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, Transaction
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.sql.dml import Insert
 
@@ -260,10 +260,17 @@ def _is_on(owner: Session | Connection, connection: Connection) -> bool:
 
 
 def _connections(session: Session) -> dict[Any, Connection]:
+    return {bind: entry[0] for bind, entry in held_by(session).items()}
+
+
+def held_by(session: Session) -> Mapping[Any, tuple[Connection, Transaction, bool, bool]]:
+    """By bind: the connections of *session*, their transactions, who commits them, and who closes them."""
     # SQLAlchemy has no public way to ask without connecting. Without it, the guard still works for
     # session.commit(), and a session's AUTOCOMMIT is seen when the add is awaited.
-    held = getattr(session.get_transaction(), "_connections", {})
-    return {bind: entry[0] for bind, entry in held.items()}
+    held: Mapping[Any, tuple[Connection, Transaction, bool, bool]] = getattr(
+        session.get_transaction(), "_connections", {}
+    )
+    return held
 
 
 def _roll_back(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import count
 from typing import assert_never
 
 from outbox_relay.errors import BrokerUnavailable, LeaseLost, StoreUnavailable, TopicUnavailable
@@ -301,15 +302,12 @@ class Dispatcher:
     ) -> None:
         """Give *row* up. Returns when that is durable: only then may its key go on."""
         around = self._around
-        failures = 0
-        while True:
+        for failures in count(1):
             try:
                 await around.store.mark_dead(
-                    row.id,
-                    f"{reason}: {detail}",
-                    around.lease.term,
-                    requeued_us=row.requeued_us,
+                    row.id, f"{reason}: {detail}", around.lease.term, requeued_us=row.requeued_us
                 )
+                break
             except LeaseLost as error:
                 if self._holding.is_over(error):
                     raise
@@ -317,12 +315,9 @@ class Dispatcher:
                 if error.ends_term:
                     raise
                 around.observer.log("dead_letter_failed", row_id=row.id, error=str(error))
-                failures += 1
                 jitter = around.random.random()
                 # Also while the term ends: it is tried until the budget of the stop is spent.
                 await around.clock.sleep(self._backoff.delay_seconds(failures, jitter=jitter))
-            else:
-                break
         self._reading.settled([row.id])
         self._in_doubt.discard(row.id)
         self.held.give_up(row)

@@ -314,10 +314,9 @@ class InMemoryStore:
         self._same_server()
         self.leases.require(term)
         for stored in self._pending([row_id]):
-            if stored.row.requeued_us != requeued_us:
-                continue
-            stored.status, stored.last_error = Status.DEAD, error
-            stored.settled_at = self.clock.now()
+            if stored.row.requeued_us == requeued_us:
+                stored.status, stored.last_error = Status.DEAD, error
+                stored.settled_at = self.clock.now()
 
     def _pending(self, ids: Iterable[int]) -> Iterable[_Stored]:
         for row_id in ids:
@@ -391,11 +390,8 @@ class InMemoryStore:
         self._same_server()
         self.leases.require(replace(term, lanes=frozenset()))
         until = self.clock.now() - plan.older_than_seconds
-        gone = [
-            i
-            for i in ids
-            if (s := self.rows.get(i)) and s.status is plan.status and s.settled_at <= until
-        ]
+        due = {i for i, s in self.rows.items() if s.settled_at <= until and s.status is plan.status}
+        gone = due.intersection(ids)
         for row_id in gone:
             del self.rows[row_id]
         return len(gone)
