@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from benchmarks.child import Stopwatch, say, wait_for_word
 from benchmarks.mediating import EMPTY, EMPTY_TIMES, WITH_EVENT
-from benchmarks.orders import EVENT_NAME, order
+from benchmarks.orders import EVENT_NAME, make_lines, order
 from benchmarks.transactions import measure_transactions
 
 Event = cqrs.NotificationEvent[dict[str, Any]]
@@ -161,9 +161,11 @@ async def run(argument: dict[str, Any]) -> None:
             if wait_for_word():
                 say(**await drain(sessions, argument["bootstrap"]))
         case "insert":
+            make_lines()
             say(ready=True)
             await insert(sessions, argument["topic"], argument["count"])
         case "mediate":
+            make_lines()
             say(ready=True)
             await mediate(sessions, argument["topic"], argument["count"])
     await engine.dispose()

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from benchmarks.child import say, wait_for_word
-from benchmarks.orders import EVENT_NAME, customer, order
+from benchmarks.orders import EVENT_NAME, customer, make_lines, order
 from benchmarks.transactions import measure_transactions
 from outbox_relay import Outbox
 
@@ -63,6 +63,7 @@ async def run(argument: dict[str, Any]) -> None:
     """Answer the words."""
     engine = create_async_engine(argument["url"])
     known = ways(async_sessionmaker(engine), argument["topic"])
+    make_lines()
     say(ready=True)
     while (word := wait_for_word()) in known:
         say(**await measure_transactions(known[word], argument["count"]))

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 import outbox_relay.cqrs as cqrs
 from benchmarks.child import say, wait_for_word
 from benchmarks.mediating import EMPTY, EMPTY_TIMES, WITH_EVENT
-from benchmarks.orders import EVENT_NAME, order
+from benchmarks.orders import EVENT_NAME, make_lines, order
 from benchmarks.transactions import measure_transactions
 
 
@@ -75,6 +75,7 @@ async def run(argument: dict[str, Any]) -> None:
         ),
     }
     number = 0
+    make_lines()
     say(ready=True)
     while (word := wait_for_word()) in mediators:
         mediator = mediators[word]

@@ -45,6 +45,12 @@ def number_and_customer(value: bytes) -> tuple[int, bytes]:
     return int(found[1]), found[2]
 
 
+def make_lines() -> None:
+    """Make the lines of all orders, so that no measurement waits for it. Once in a process."""
+    for shape in range(_SHAPES):
+        _lines(shape)
+
+
 @cache
 def _lines(shape: int) -> list[dict[str, Any]]:
     rng = random.Random(shape)

@@ -25,7 +25,7 @@ from functools import cache
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
 
 from outbox_relay.cqrs.errors import CommitRefused, RolledBack, UnitEnded
 from outbox_relay.cqrs.savepoints import Said
@@ -99,19 +99,20 @@ class UnitOfWork:
         Raises a WriteError that names the event if it is refused, UnitEnded after the commit.
         """
         self._refuse_if("an event", is_over=not self.is_open)
+        said = {
+            "name": name,
+            "topic": topic,
+            "key": key,
+            "headers": headers,
+            "content_type": content_type,
+        }
+        await self.session.run_sync(self._add, events, said)
+
+    def _add(self, session: Session, events: tuple[Payload, ...], said: dict[str, Any]) -> None:
         # State first: the locks of its rows are what keeps two transactions on one key in order.
-        state = self.session.sync_session
-        if state.new or state.dirty or state.deleted:
-            await self.session.flush()
-        await self.outbox.add(
-            self.session,
-            *events,
-            name=name,
-            topic=topic,
-            key=key,
-            headers=headers,
-            content_type=content_type,
-        )
+        if session.new or session.dirty or session.deleted:
+            session.flush()
+        self.outbox.add(session, *events, **said)
 
     def after_commit(self, callback: Callback) -> None:
         """
