@@ -9,7 +9,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from outbox_relay.metrics import Metrics, MetricsObserver, WeightedHistogram, watch_loop
+from outbox_relay.liveness import watch_loop
+from outbox_relay.metrics import Metrics, MetricsObserver, WeightedHistogram
 from outbox_relay.relay.outcomes import Fault, RejectReason, Unknown
 from outbox_relay.relay.ports import Backlog, Observer
 

@@ -19,7 +19,7 @@ from outbox_relay.operations import EventFilter, replaying
 from outbox_relay.operations.replay_state import ReplayOrder, ReplayState, load, save
 from outbox_relay.operations.replaying import EvenPace, Replay, ReplayStopped, Told
 from outbox_relay.relay.envelope import make_encoder
-from outbox_relay.relay.outcomes import Fault, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Fault, Rejected, RejectReason, Unknown, Unsent
 from outbox_relay.relay.ports import Record, Row
 from outbox_relay.relay.wire import WireOptions
 from outbox_relay.testing import FakeClock
