@@ -336,8 +336,10 @@ class KafkaBroker:
     async def _probe(self) -> bool:
         try:
             client = await self._started()
+            ask = client.producer.client.force_metadata_update
             async with asyncio.timeout(self._options.request_timeout_seconds):
-                answered = await client.producer.client.force_metadata_update()
+                # Twice: a connection that is left because of a throttle takes a request along.
+                answered = await ask() or await ask()
         except (BrokerUnavailable, TimeoutError):
             answered = False
         if not answered:

@@ -38,9 +38,7 @@ class Throttled(KafkaError):  # type: ignore[misc]
 class Throttles:
     """Until when each broker is sent nothing. All producers of a relay share one."""
 
-    def __init__(
-        self, observer: Observer, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, observer: Observer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._observer = observer
         self._clock = clock
         self._until: dict[int, float] = {}

@@ -183,7 +183,7 @@ CASES = (
     ),
     Case(
         alert="OutboxDuplicates",
-        what="answers later than the deadline: a quota",
+        what="answers later than the deadline",
         fault=faults.answers_come_too_late,
         factor=120,
         relay={"publish_deadline_seconds": 1.5},

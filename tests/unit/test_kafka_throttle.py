@@ -86,13 +86,13 @@ class Cluster:
             return None
 
         monkeypatch.setattr(metadata, "send", self.send)
-        monkeypatch.setattr(metadata, "force_metadata_update", lambda: asyncio.ensure_future(update()))
+        monkeypatch.setattr(
+            metadata, "force_metadata_update", lambda: asyncio.ensure_future(update())
+        )
         monkeypatch.setattr(metadata, "_wait_on_metadata", knows)
         cluster = metadata.cluster
         monkeypatch.setattr(cluster, "partitions_for_topic", lambda _: set(self.leaders))
-        monkeypatch.setattr(
-            cluster, "leader_for_partition", lambda tp: self.leaders[tp.partition]
-        )
+        monkeypatch.setattr(cluster, "leader_for_partition", lambda tp: self.leaders[tp.partition])
 
 
 @pytest.fixture
@@ -411,9 +411,7 @@ async def test_a_producer_with_a_gap_in_its_numbers_is_given_up(broker, cluster,
 
 
 @pytest.mark.parametrize(("milliseconds", "left"), [(100, 1), (LONG, 0)])
-async def test_a_connection_that_is_not_read_for_long_is_left(
-    broker, cluster, milliseconds, left
-):
+async def test_a_connection_that_is_not_read_for_long_is_left(broker, cluster, milliseconds, left):
     """
     I8. A request for metadata would lie there too, and a broker that is well seem to be away.
     """
@@ -427,3 +425,21 @@ async def test_a_connection_that_is_not_read_for_long_is_left(
 
     assert (len(connections), len(closed)) == (left, 1 - left)
     connections.clear()
+
+
+@pytest.mark.parametrize(("answers", "expected"), [([False, True], True), ([False, False], False)])
+async def test_a_probe_whose_connection_is_left_asks_once_more(
+    broker, monkeypatch, answers, expected
+):
+    """
+    I8. Else all producers would be given up, and the relay wait for a broker that is well.
+    """
+
+    async def update() -> bool:
+        return answers.pop(0)
+
+    metadata = broker._client.producer.client
+    monkeypatch.setattr(metadata, "force_metadata_update", update)
+
+    assert await broker.probe() is expected
+    assert answers == []

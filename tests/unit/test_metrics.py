@@ -54,6 +54,16 @@ def test_published_rows_are_counted_by_topic(seen: Seen) -> None:
     assert seen.value("batch_rows_bucket", le="20.0") == 1
 
 
+def test_throttles_add_up(seen: Seen) -> None:
+    """
+    Seconds in which a broker was sent nothing.
+    """
+    seen.observer.throttled(1.5)
+    seen.observer.throttled(0.25)
+
+    assert seen.value("broker_throttled_seconds_total") == 1.75
+
+
 def test_latency_counts_every_row_of_a_batch(seen: Seen) -> None:
     """
     A batch of 2,000 rows is 2,000 observations; a clock that is behind counts as no latency.

@@ -222,6 +222,20 @@ async def test_it_gives_up_when_nothing_is_acked_for_long(monkeypatch: pytest.Mo
         await missing.run()
 
 
+async def test_a_broker_that_throttles_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However long it does: nothing was refused, and what it says is the broker's to repeat.
+    """
+    monkeypatch.setattr(replaying, "GIVE_UP_SECONDS", -1.0)
+    world, answers = World([row(1)]), [Unsent()] * 9
+    world.broker.answer = lambda *_: answers.pop() if answers else None
+
+    await world.run()
+
+    assert world.broker.seqs() == [1]
+    assert world.slept == []
+
+
 async def test_only_a_few_partitions_are_published_to_at_once() -> None:
     """
     I10. So that large payloads do not fill the memory.
