@@ -135,9 +135,9 @@ CASES = (
     ),
     Case(
         alert="OutboxProducerRebuilds",
-        what="answers later than the deadline, on many partitions",
-        fault=faults.answers_come_too_late,
-        relay={"publish_deadline_seconds": 1.0},
+        what="too few replicas, on many partitions",
+        fault=faults.too_few_replicas,
+        factor=30,
     ),
     Case(
         alert="OutboxDatabaseResets",

@@ -436,10 +436,11 @@ async def test_a_probe_whose_connection_is_left_asks_once_more(
     """
 
     async def update() -> bool:
-        return answers.pop(0)
+        return left.pop(0)
 
+    left = list(answers)
     metadata = broker._client.producer.client
     monkeypatch.setattr(metadata, "force_metadata_update", update)
 
     assert await broker.probe() is expected
-    assert answers == []
+    assert left == []
