@@ -135,9 +135,10 @@ CASES = (
     ),
     Case(
         alert="OutboxProducerRebuilds",
-        what="too few replicas, on many partitions",
-        fault=faults.too_few_replicas,
-        factor=30,
+        what="answers later than the deadline, on many partitions",
+        fault=faults.answers_come_too_late,
+        factor=20,
+        relay={"publish_deadline_seconds": 1.0},
     ),
     Case(
         alert="OutboxDatabaseResets",

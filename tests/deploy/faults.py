@@ -112,13 +112,6 @@ def more_than_the_brokers_take(world: World) -> None:
         world.write(world.topic, *[{"a": 1}] * 2000)
 
 
-def too_few_replicas(world: World) -> None:
-    """A topic that asks for more replicas in sync than it has."""
-    topic = world.words["TOPIC"] = f"{world.topic}-safe"
-    world.kafka.create_topic(topic, partitions=6, config={"min.insync.replicas": "2"})
-    world.write_for_ever(*[{"a": 1}] * 50, topic=topic)
-
-
 def answers_come_too_late(world: World) -> None:
     """A limit of the broker's CPU: it stands still for longer than the relay's deadline, again and again."""
     wide = f"{world.topic}-wide"
