@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.child import Stopwatch, say, wait_for_word
 from outbox_relay.config import Config, load_config
+from outbox_relay.liveness import watch_loop
 from outbox_relay.logs import configure_logs
-from outbox_relay.metrics import watch_loop
 from outbox_relay.wiring import build, run_loop
 
 

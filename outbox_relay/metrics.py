@@ -7,7 +7,6 @@ fact is durable. ``docs/reference/metrics.md`` lists exactly what stands here.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -147,6 +146,10 @@ class Metrics:
         )
         self.rebuilds = self._counter(
             "producer_rebuilds", "How often the Kafka client was given up for a new one", "reason"
+        )
+        self.throttled = self._counter(
+            "broker_throttled_seconds",
+            "Seconds in which a broker was sent nothing because of a quota",
         )
         self.paused_topics = self._gauge("paused_topics", "Topics that pause")
         self.unexpected_errors = self._counter(
@@ -295,6 +298,10 @@ class MetricsObserver:
         # A database that is away has 0 rows and a time: nobody can count them.
         self.causes = {cause.value: late.rows for cause, late in causes.items() if any(late)}
 
+    def throttled(self, seconds: float) -> None:
+        """Count a throttle."""
+        self.metrics.throttled.inc(seconds)
+
     def connection_lost(self, reason: str) -> None:
         """Count a connection that was given up."""
         self.metrics.pool_resets.labels(reason).inc()
@@ -390,11 +397,3 @@ class MetricsObserver:
         """Note progress, for /livez."""
         self._progress_at = self._clock()
         self.metrics.last_cycle.set(self._wall())
-
-
-async def watch_loop(metrics: Metrics, *, every_seconds: float = 1.0) -> None:
-    """Measure for ever how late the event loop wakes."""
-    while True:
-        asked = time.monotonic()
-        await asyncio.sleep(every_seconds)
-        metrics.loop_lag.set(max(0.0, time.monotonic() - asked - every_seconds))

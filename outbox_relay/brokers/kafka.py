@@ -26,12 +26,21 @@ from aiokafka.structs import TopicPartition
 
 from outbox_relay.brokers.kafka_client import Client, topics_of
 from outbox_relay.brokers.kafka_errors import detail_of, outcome_of, refusal_of, unexpected
+from outbox_relay.brokers.kafka_throttle import Throttled, Throttles
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.brokers.record_batch import RecordBatch
 from outbox_relay.brokers.security import LOGIN_ERRORS, Login
 from outbox_relay.brokers.topics import is_topic_name
 from outbox_relay.errors import BrokerUnavailable, CredentialsError, TopicUnavailable
-from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import (
+    Acked,
+    Fault,
+    Outcome,
+    Rejected,
+    RejectReason,
+    Unknown,
+    Unsent,
+)
 from outbox_relay.relay.ports import Observer, Record
 from outbox_relay.relay.watching import Silent
 
@@ -49,6 +58,7 @@ class KafkaBroker:
         self._options = options
         self._login = Login(options)
         self._observer = observer or Silent()
+        self._throttles = Throttles(self._observer)
         self._client: Client | None = None
         self._starting: asyncio.Task[Client] | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -114,12 +124,19 @@ class KafkaBroker:
                     detail=f"{size} bytes are more than kafka.max_request_bytes = "
                     f"{self._options.max_request_bytes}",
                 )
+        tp = TopicPartition(topic, partition)
+        if await self._throttles.rest(self._leader(tp)):
+            # Even if that is over now: the lease may not be trusted for a whole deadline any more.
+            return Unsent()
         try:
             batch = RecordBatch(records, compression=self._options.compression)
         except (TypeError, ValueError, ArithmeticError, struct.error) as error:
             # Nothing was sent, and the same records can never become a batch.
             return Rejected(reason=RejectReason.UNREADABLE, detail=type(error).__name__)
-        return await self._publish(TopicPartition(topic, partition), batch)
+        return await self._publish(tp, batch)
+
+    def _leader(self, tp: TopicPartition) -> int | None:
+        return self._client.leader(tp) if self._client is not None else None
 
     async def _publish(self, tp: TopicPartition, batch: RecordBatch) -> Outcome:
         client: Client | None = None
@@ -129,6 +146,9 @@ class KafkaBroker:
                 await client.publish(tp, batch)
         except TimeoutError:
             outcome = self._too_late(tp, client)
+        except Throttled as error:
+            await self._throttles.rest(error.node_id)
+            outcome = Unsent()
         except BrokerUnavailable as error:
             return Unknown(fault=Fault.BROKER, detail=str(error))
         except Exception as error:  # noqa: BLE001 - whatever aiokafka raises, nothing is given up
@@ -147,6 +167,8 @@ class KafkaBroker:
         error = client.last_error(tp) if client is not None else None
         if error is None:
             return Unknown(fault=Fault.PARTITION, detail=detail)
+        if isinstance(error, Throttled):
+            return Unsent()
         self._count(error)
         outcome = outcome_of(error)
         said = f"{detail} but {detail_of(error)}"
@@ -189,6 +211,8 @@ class KafkaBroker:
 
     def _failed(self, client: Client, tp: TopicPartition, outcome: Outcome) -> None:
         """What follows for the producers from an outcome but an ack."""
+        if isinstance(outcome, Unsent) and tp not in client.burnt:
+            return
         if isinstance(outcome, Unknown) and tp not in self._sick:
             self._sick.add(tp)
             self._observer.log(
@@ -256,7 +280,7 @@ class KafkaBroker:
             login = self._login.arguments()
         except CredentialsError as error:
             raise BrokerUnavailable(str(error)) from error
-        client = Client(self._options, login)
+        client = Client(self._options, login, self._throttles)
         try:
             async with asyncio.timeout(self._options.request_timeout_seconds):
                 await client.producer.start()
@@ -312,8 +336,10 @@ class KafkaBroker:
     async def _probe(self) -> bool:
         try:
             client = await self._started()
+            ask = client.producer.client.force_metadata_update
             async with asyncio.timeout(self._options.request_timeout_seconds):
-                answered = await client.producer.client.force_metadata_update()
+                # Twice: a connection that is left because of a throttle takes a request along.
+                answered = await ask() or await ask()
         except (BrokerUnavailable, TimeoutError):
             answered = False
         if not answered:

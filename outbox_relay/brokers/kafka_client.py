@@ -13,7 +13,8 @@ takes a healthy one from 0.4 to 101 ms. Here
   `REPEAT_SECONDS` only: it is known long before the deadline, by its name;
 * a batch that may be stored is repeated until the deadline: the broker drops the second copy only from
   the producer that sent the first;
-* a batch whose deadline has passed is taken back, so that it is not stored long after its repetition.
+* a batch whose deadline has passed is taken back, so that it is not stored long after its repetition;
+* a broker that throttles is sent nothing: batches for it that were never sent are taken back, and `Throttled`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.structs import TopicPartition
 
 from outbox_relay.brokers.kafka_errors import PartitionGone, is_stored_nowhere
+from outbox_relay.brokers.kafka_throttle import FIRST_VERSION, Throttled, Throttles
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.brokers.record_batch import RecordBatch
 
@@ -64,6 +66,8 @@ class _Produce(SendProduceReqHandler):  # type: ignore[misc]
         try:
             request = self.create_request()
             response = await self._client.send(node_id, request, group=self._group)
+            if response.throttle_time_ms > 0 and response.API_VERSION >= FIRST_VERSION:
+                self._owner.throttled(node_id, response.throttle_time_ms, self._group)
             self.handle_response(response)
         except KafkaError as error:
             if error.invalid_metadata:
@@ -94,7 +98,9 @@ class _Trouble:
 class Client:
     """A producer, how many batches it has under way, and which partitions it cannot serve any more."""
 
-    def __init__(self, options: KafkaOptions, login: Mapping[str, Any]) -> None:
+    def __init__(
+        self, options: KafkaOptions, login: Mapping[str, Any], throttles: Throttles
+    ) -> None:
         self.producer = AIOKafkaProducer(
             bootstrap_servers=[s.strip() for s in options.bootstrap_servers.split(",")],
             client_id=options.client_id,
@@ -112,6 +118,9 @@ class Client:
         self.sender = self.producer._sender
         self.sender._send_produce_req = self._send
         self._queues = self.producer._message_accumulator
+        self._throttles = throttles
+        self._long_throttle_seconds = options.request_timeout_seconds / 2
+        throttles.listeners.add(self._hold)
         self._later: set[asyncio.Task[None]] = set()
         self._slow: set[TopicPartition] = set()
         self._busy: defaultdict[int, set[int]] = defaultdict(set)
@@ -135,7 +144,8 @@ class Client:
 
     async def publish(self, tp: TopicPartition, batch: RecordBatch) -> None:
         """
-        Wait for the ack of *batch*. Raises what the broker or aiokafka says.
+        Wait for the ack of *batch*. Raises what the broker or aiokafka says; `Throttled` if nothing of it
+        is stored, and its broker is not to be sent to now.
 
         Cancel it at the deadline: nothing of the batch is sent from then on.
         """
@@ -146,15 +156,19 @@ class Client:
             await self._find_leader(tp)
             if self._queues._exception is not None:
                 raise copy.copy(self._queues._exception)
+            leader = self.leader(tp)
+            if leader is not None and self._throttles.left(leader):
+                raise Throttled(leader)
             queued = self._queues._append_batch(batch, tp)
             await asyncio.shield(queued.future)
         except BaseException:
-            if queued is not None:
+            if queued is not None and queued.retry_count:
+                # It was given numbers.
                 self.burnt.add(tp)
             raise
         finally:
             if queued is not None and not queued.future.done():
-                self._take_back(queued)
+                self._take_back(queued, GivenUp())
             self.under_way -= 1
             if not self.under_way:
                 self.idle.set()
@@ -174,7 +188,12 @@ class Client:
                 raise LeaderNotAvailableError
 
     def _has_no_leader(self, tp: TopicPartition) -> bool:
-        return self.producer.client.cluster.leader_for_partition(tp) in (None, -1)
+        return self.leader(tp) in (None, -1)
+
+    def leader(self, tp: TopicPartition) -> int | None:
+        """The partition's broker; None or -1 if it has none, as far as is known."""
+        found: int | None = self.producer.client.cluster.leader_for_partition(tp)
+        return found
 
     def last_error(self, tp: TopicPartition) -> KafkaError | None:
         """What was last answered to the partition's batch, which is repeated since; then forgotten."""
@@ -199,14 +218,17 @@ class Client:
             self._spawn(self._request(node_id, {tp: batches[tp]}))
         if well:
             request = self._spawn(self._request(node_id, well))
-            await asyncio.wait([request], timeout=SLOW_SECONDS)
-            if not request.done():
-                self._slow.update(well)
+            if not self._throttles.left(node_id):
+                await asyncio.wait([request], timeout=SLOW_SECONDS)
+                if not request.done():
+                    self._slow.update(well)
         self.sender._in_flight.remove(node_id)
 
     async def _request(self, node_id: int, batches: Mapping[TopicPartition, MessageBatch]) -> None:
         clock = asyncio.get_running_loop().time
         async with self._places[node_id]:
+            if self._throttles.left(node_id):
+                await self._wait_for(node_id, batches)
             started = clock()
             busy = self._busy[node_id]
             connection = next(number for number in count() if number not in busy)
@@ -215,8 +237,11 @@ class Client:
                 group = (
                     (ConnectionGroup.DEFAULT, connection) if connection else ConnectionGroup.DEFAULT
                 )
-                request = _Produce(self, batches, group)
-                await request.do(node_id)
+                # What was taken back while it waited here is not sent.
+                wanted = {tp: batch for tp, batch in batches.items() if not batch.future.done()}
+                request = _Produce(self, wanted, group)
+                if wanted:
+                    await request.do(node_id)
             finally:
                 busy.discard(connection)
         if clock() - started < SLOW_SECONDS:
@@ -253,13 +278,50 @@ class Client:
                 batch.failure(exception=trouble.error)
             self.producer.client.force_metadata_update()
         self.sender._muted_partitions.discard(batch.tp)
+        self._give_back(batch)
         if not batch.future.done():
             self._queues.reenqueue(batch)
             self._wake()
 
+    # Brokers that throttle
+
+    def throttled(self, node_id: int, milliseconds: int, group: object) -> None:
+        """The broker said so, on the connection of *group*."""
+        if self._throttles.begin(node_id, milliseconds) > self._long_throttle_seconds:
+            # A request for metadata would lie there too, and a broker that is well seem to be away.
+            connection = self.producer.client._conns.pop((node_id, group), None)
+            if connection is not None:
+                connection.close()
+
+    def _hold(self, node_id: int) -> None:
+        """Take back what waits for the broker and has no numbers yet."""
+        for tp, queue in list(self._queues._batches.items()):
+            if self.leader(tp) == node_id:
+                for batch in [batch for batch in queue if not batch.retry_count]:
+                    self._take_back(batch, Throttled(node_id))
+
+    async def _wait_for(self, node_id: int, batches: Mapping[TopicPartition, MessageBatch]) -> None:
+        """Wait until the broker may be sent to. What was never sent is `Throttled` until then."""
+        unsent = batches.keys() - self._troubles.keys()
+        now = asyncio.get_running_loop().time()
+        self._troubles.update({tp: _Trouble(Throttled(node_id), now) for tp in unsent})
+        await self._throttles.over(node_id)
+        for tp in unsent:
+            self._troubles.pop(tp, None)
+
+    def _give_back(self, batch: MessageBatch) -> None:
+        """End *batch*, which is to be repeated, if it is stored nowhere and its broker throttles."""
+        trouble = self._troubles.get(batch.tp)
+        leader = self.leader(batch.tp)
+        if trouble is None or trouble.may_be_stored or leader is None:
+            return
+        if self._throttles.left(leader):
+            del self._troubles[batch.tp]
+            batch.failure(Throttled(leader))
+
     # Taking back
 
-    def _take_back(self, batch: MessageBatch) -> None:
+    def _take_back(self, batch: MessageBatch, why: KafkaError) -> None:
         """Send *batch* no more. What is on its way to the broker cannot be stopped."""
         queue = self._queues._batches.get(batch.tp)
         if queue and batch in queue:
@@ -271,11 +333,12 @@ class Client:
                 self._queues._pending_batches.add(batch)
         if not batch._drain_waiter.done():
             batch._drain_waiter.set_result(None)
-        batch.failure(GivenUp())
+        batch.failure(why)
         batch.future.exception()
 
     async def close(self, timeout_seconds: float) -> None:
         """Let go within the time given: ``stop()`` alone may never return."""
+        self._throttles.listeners.discard(self._hold)
         sender = self.sender.sender_task
         tasks = [*self._later, *([sender] if sender is not None else [])]
         for task in tasks:

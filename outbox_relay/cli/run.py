@@ -56,8 +56,8 @@ def run(
 
 async def _serve(settings: Config, signals: Any, *, until_empty: bool) -> NoReturn:
     from outbox_relay.cli.stopping import leave
+    from outbox_relay.liveness import watch_loop
     from outbox_relay.logs import configure_logs, get_logger
-    from outbox_relay.metrics import watch_loop
     from outbox_relay.systemd import Systemd
     from outbox_relay.wiring import build, tidy
 

@@ -21,7 +21,7 @@ from outbox_relay.errors import OutboxRelayError
 from outbox_relay.operations.replay_state import ReplayOrder, ReplayState
 from outbox_relay.relay.decide import Backoff
 from outbox_relay.relay.envelope import NO_HEADERS
-from outbox_relay.relay.outcomes import Acked, Rejected, Unknown
+from outbox_relay.relay.outcomes import Acked, Rejected, Unknown, Unsent
 from outbox_relay.relay.partitioning import KeyPartitions
 from outbox_relay.relay.ports import HeaderBlock, MessageBroker, Record, Row, header_bytes
 from outbox_relay.relay.wire import Encoder, UnreadableRow
@@ -225,6 +225,8 @@ class Replay:
                     middle = len(batch) // 2
                     first = await self._publish(topic, partition, batch[:middle])
                     return first + await self._publish(topic, partition, batch[middle:])
+                case Unsent():
+                    give_up = self._clock() + GIVE_UP_SECONDS
                 case Unknown(detail=detail):
                     if self._clock() > give_up:
                         raise ReplayStopped(f"topic {topic}: {detail}")

@@ -7,7 +7,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import (
+    Acked,
+    Fault,
+    Outcome,
+    Rejected,
+    RejectReason,
+    Unknown,
+    Unsent,
+)
 
 MOST_REJECTIONS_IN_A_ROW = 5
 """More over distinct keys look like a setting of the topic, not like bad records: it pauses, so that
@@ -37,7 +45,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class PublishAgain:
-    """The same records, after a pause."""
+    """The same records, after a pause if the partition failed before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,8 @@ def decide(
             if rejected_in_a_row >= MOST_REJECTIONS_IN_A_ROW:
                 return PauseTopic(detail=f"{rejected_in_a_row} rejections in a row, now: {detail}")
             return DeadLetter(reason=reason, detail=detail)
+        case Unsent():
+            return PublishAgain()
         case Unknown() if not broker_answers:
             # Also if a topic seems to be missing: to the client an outage can look like that.
             return AwaitBroker()

@@ -22,14 +22,13 @@ from outbox_relay.relay.gate import Gate
 from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.marker import Marker
 from outbox_relay.relay.outage import BrokerWatch
-from outbox_relay.relay.outcomes import Acked, FailureKind, Outcome, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Acked, FailureKind, Outcome, RejectReason, Unknown, Unsent
 from outbox_relay.relay.partitioning import KeyPartitions
 from outbox_relay.relay.pauses import Pauses
-from outbox_relay.relay.ports import Row, Waiting
+from outbox_relay.relay.ports import Row
 from outbox_relay.relay.reading import Reading
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.track import Batch, Route, Track, Unreadable, next_batch
-from outbox_relay.relay.waiting import Cause
 from outbox_relay.relay.wire import Encoder
 
 
@@ -251,8 +250,12 @@ class Dispatcher:
 
     async def _attempt(self, route: Route, track: Track, batch: Batch) -> Outcome:
         around = self._around
-        started = track.sent_at = around.clock.now()
+        started = around.clock.now()
+        # Of a batch that stays unsent the first time counts: what waits behind it keeps room.
+        track.sent_at = track.sent_at or started
         outcome = await around.broker.publish(route.topic, track.partition, batch.records)
+        if isinstance(outcome, Unsent):
+            return outcome
         track.sent_at = None
         if isinstance(outcome, Acked):
             self._acked(route, track, batch, started)
@@ -331,22 +334,6 @@ class Dispatcher:
 
     # Waiting
 
-    def cause(self, waiting: Waiting) -> Cause:
-        """Why rows of that topic, or of that topic and key, wait."""
-        if self.held.holds_key(waiting.topic, waiting.key):
-            return Cause.DEAD
-        if self.pauses.by_operator(waiting.topic):
-            return Cause.PAUSED
-        if not self.watch.up.is_set():
-            return Cause.BROKER
-        route = self._routes.get(waiting.topic)
-        if route is None:
-            return Cause.TURN
-        if route.paused:
-            return Cause.TOPIC
-        sick = any(track.parked or track.unknown_in_a_row for track in route.tracks.values())
-        return Cause.BROKER if sick else Cause.TURN
-
     async def _may_publish(self) -> bool:
         """Wait until the lease is trusted for a whole deadline. False when the term ends."""
         clock = self._around.clock
@@ -357,8 +344,9 @@ class Dispatcher:
         return False
 
     async def _pause_for(self, failures: int) -> None:
-        delay = self._backoff.delay_seconds(failures, jitter=self._around.random.random())
-        await self._around.clock.wait(self._ended, delay)
+        if failures:
+            delay = self._backoff.delay_seconds(failures, jitter=self._around.random.random())
+            await self._around.clock.wait(self._ended, delay)
 
     # The end
 

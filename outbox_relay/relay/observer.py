@@ -42,6 +42,9 @@ class Observer(Protocol):
     def waiting(self, causes: Mapping[Cause, Late]) -> None:
         """Why rows wait. Causes that are not named keep nothing waiting."""
 
+    def throttled(self, seconds: float) -> None:
+        """A broker is sent nothing for *seconds* more, because of a quota."""
+
     def connection_lost(self, reason: str) -> None:
         """A connection to the database was given up, or none could be had."""
 

@@ -1,7 +1,8 @@
 """
 What can become of a record, and what the broker or the database can say of it.
 
-Every record ends *acked*, *rejected* or *unknown*. Only `Acked` marks a row.
+Every record ends *acked*, *rejected* or *unknown*. Only `Acked` marks a row. A batch that is *unsent* has
+not begun.
 """
 
 from __future__ import annotations
@@ -65,4 +66,13 @@ class Unknown:
     kind: FailureKind = FailureKind.UNKNOWN
 
 
-Outcome = Acked | Rejected | Unknown
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """
+    Nothing of the records is on the broker or on its way: the broker asked to be sent nothing for now.
+
+    Publish them again at once, if the lease is still trusted for a whole deadline: the adapter waits.
+    """
+
+
+Outcome = Acked | Rejected | Unknown | Unsent

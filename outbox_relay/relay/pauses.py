@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable
 from outbox_relay.relay.decide import Backoff
 from outbox_relay.relay.held import HeldKeys
 from outbox_relay.relay.outage import BrokerWatch
-from outbox_relay.relay.ports import Row
+from outbox_relay.relay.ports import Row, Waiting
 from outbox_relay.relay.reading import Reading
 from outbox_relay.relay.surroundings import Surroundings
 from outbox_relay.relay.track import Route, Track
+from outbox_relay.relay.waiting import Cause
 
 STUCK_SECONDS = 1.0
 """A batch under way for longer, while others are answered, may not keep the room for others."""
@@ -215,6 +216,22 @@ class Pauses:
                 if track.queue and sent_at is not None and now - sent_at > STUCK_SECONDS:
                     found.append((route, track, sent_at))
         return found, tracks
+
+    def cause(self, waiting: Waiting) -> Cause:
+        """Why rows of that topic, or of that topic and key, wait."""
+        if self._held.holds_key(waiting.topic, waiting.key):
+            return Cause.DEAD
+        if self.by_operator(waiting.topic):
+            return Cause.PAUSED
+        if not self._watch.up.is_set():
+            return Cause.BROKER
+        route = self._routes.get(waiting.topic)
+        if route is None:
+            return Cause.TURN
+        if route.paused:
+            return Cause.TOPIC
+        sick = any(track.parked or track.unknown_in_a_row for track in route.tracks.values())
+        return Cause.BROKER if sick else Cause.TURN
 
     def _tell(self) -> None:
         paused = [route.topic for route in self._routes.values() if route.paused]

@@ -383,6 +383,6 @@ class TermRun:
         # Where the lease or a mark is refused, a broker that is well helps nobody.
         refused = self._marker.failing or self._trust.left(around.clock.now()) <= 0
         turn = Cause.DATABASE if refused else Cause.TURN
-        causes = ((self._dispatcher.cause(w), Late(w.rows, w.oldest_us)) for w in found)
+        causes = ((self._dispatcher.pauses.cause(w), Late(w.rows, w.oldest_us)) for w in found)
         self._causes = together((turn if c is Cause.TURN else c, late) for c, late in causes)
         around.observer.waiting(self._causes)

@@ -39,6 +39,9 @@ class Silent:
     def waiting(self, causes: Mapping[Cause, Late]) -> None:
         """See Observer."""
 
+    def throttled(self, seconds: float) -> None:
+        """See Observer."""
+
     def connection_lost(self, reason: str) -> None:
         """See Observer."""
 

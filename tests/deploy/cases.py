@@ -137,6 +137,7 @@ CASES = (
         alert="OutboxProducerRebuilds",
         what="answers later than the deadline, on many partitions",
         fault=faults.answers_come_too_late,
+        factor=20,
         relay={"publish_deadline_seconds": 1.0},
     ),
     Case(
@@ -183,7 +184,7 @@ CASES = (
     ),
     Case(
         alert="OutboxDuplicates",
-        what="answers later than the deadline: a quota",
+        what="answers later than the deadline",
         fault=faults.answers_come_too_late,
         factor=120,
         relay={"publish_deadline_seconds": 1.5},

@@ -25,6 +25,7 @@ RELAY_USER = "relay"
 PASSWORD = "a-password"
 HELD_SECONDS = 6.5
 STANDS_STILL_SECONDS = 1.7
+BROKER_STANDS_STILL_SECONDS = 2.0
 
 UNKNOWN_ERROR = (
     "CREATE TRIGGER strange BEFORE UPDATE ON outbox FOR EACH ROW "
@@ -112,11 +113,19 @@ def more_than_the_brokers_take(world: World) -> None:
 
 
 def answers_come_too_late(world: World) -> None:
-    """A quota that delays answers by more than the relay's deadline."""
-    throttle(world, 20_000)
+    """A limit of the broker's CPU: it stands still for longer than the relay's deadline, again and again."""
     wide = f"{world.topic}-wide"
     world.kafka.create_topic(wide, partitions=6)
     world.write_for_ever(*[{"a": "x" * 500}] * 50, topic=wide)
+
+    def work(stop: threading.Event) -> None:
+        while not stop.is_set():
+            world.kafka.freeze()
+            stop.wait(BROKER_STANDS_STILL_SECONDS)
+            world.kafka.thaw()
+            stop.wait(0.7)
+
+    world.end_of_limit = world.spawn(work)
 
 
 # The database

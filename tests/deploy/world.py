@@ -224,7 +224,7 @@ class World:
                 pass
             case ["systemctl", "set-property", "outbox-relay", "MemoryMax=1G"]:
                 self.memory_max = 2**30
-            case ["systemctl", "set-property", "outbox-relay", "CPUQuota="]:
+            case ["systemctl", "set-property", "outbox-relay" | "kafka", "CPUQuota="]:
                 self.end_of_limit()
             case ["systemctl", "start" | "restart" as verb, "outbox-relay"]:
                 for relay in self.relays:

@@ -20,7 +20,7 @@ from outbox_relay.relay.decide import (
     TrustWindow,
     decide,
 )
-from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Acked, Fault, Rejected, RejectReason, Unknown, Unsent
 
 REJECTED = Rejected(reason=RejectReason.TOO_LARGE, detail="d")
 UNKNOWN = Unknown(fault=Fault.PARTITION, detail="d")
@@ -32,6 +32,7 @@ MOST = MOST_REJECTIONS_IN_A_ROW
     [
         (Acked(), {}, MarkProduced),
         (Acked(), {"records": 9, "unknown_in_a_row": 9, "broker_answers": False}, MarkProduced),
+        (Unsent(), {"unknown_in_a_row": 9, "broker_answers": False}, PublishAgain),
         (REJECTED, {"records": 2, "rejected_in_a_row": MOST}, Split),
         (REJECTED, {"rejected_in_a_row": MOST - 1}, DeadLetter),
         (REJECTED, {"rejected_in_a_row": MOST}, PauseTopic),

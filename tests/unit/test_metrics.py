@@ -9,7 +9,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from outbox_relay.metrics import Metrics, MetricsObserver, WeightedHistogram, watch_loop
+from outbox_relay.liveness import watch_loop
+from outbox_relay.metrics import Metrics, MetricsObserver, WeightedHistogram
 from outbox_relay.relay.outcomes import Fault, RejectReason, Unknown
 from outbox_relay.relay.ports import Backlog, Observer
 
@@ -51,6 +52,16 @@ def test_published_rows_are_counted_by_topic(seen: Seen) -> None:
     assert seen.value("broker_ack_seconds_count") == 2
     assert seen.value("broker_ack_seconds_bucket", le="0.005") == 1
     assert seen.value("batch_rows_bucket", le="20.0") == 1
+
+
+def test_throttles_add_up(seen: Seen) -> None:
+    """
+    Seconds in which a broker was sent nothing.
+    """
+    seen.observer.throttled(1.5)
+    seen.observer.throttled(0.25)
+
+    assert seen.value("broker_throttled_seconds_total") == 1.75
 
 
 def test_latency_counts_every_row_of_a_batch(seen: Seen) -> None:

@@ -19,7 +19,7 @@ from outbox_relay.operations import EventFilter, replaying
 from outbox_relay.operations.replay_state import ReplayOrder, ReplayState, load, save
 from outbox_relay.operations.replaying import EvenPace, Replay, ReplayStopped, Told
 from outbox_relay.relay.envelope import make_encoder
-from outbox_relay.relay.outcomes import Fault, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Fault, Rejected, RejectReason, Unknown, Unsent
 from outbox_relay.relay.ports import Record, Row
 from outbox_relay.relay.wire import WireOptions
 from outbox_relay.testing import FakeClock
@@ -220,6 +220,20 @@ async def test_it_gives_up_when_nothing_is_acked_for_long(monkeypatch: pytest.Mo
         await away.run()
     with pytest.raises(PublishError, match="orders"):
         await missing.run()
+
+
+async def test_a_broker_that_throttles_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However long it does: nothing was refused, and what it says is the broker's to repeat.
+    """
+    monkeypatch.setattr(replaying, "GIVE_UP_SECONDS", -1.0)
+    world, answers = World([row(1)]), [Unsent()] * 9
+    world.broker.answer = lambda *_: answers.pop() if answers else None
+
+    await world.run()
+
+    assert world.broker.seqs() == [1]
+    assert world.slept == []
 
 
 async def test_only_a_few_partitions_are_published_to_at_once() -> None:
