@@ -14,7 +14,7 @@ import pytest
 
 from tests.simulation import corpus
 from tests.simulation.campaign import Tally, campaign, hunt_slice
-from tests.simulation.scenario import FAULTS, OPERATIONS, OUTAGE, scenario
+from tests.simulation.scenario import FAULTS, OPERATIONS, OUTAGE, QUOTA, scenario
 from tests.simulation.shrink import run, shrink, story
 from tests.simulation.wrong import NAMED, WRONG, rule_of
 
@@ -37,6 +37,7 @@ OF_OPERATORS = (
     "canary acked",
     "canary late",
     "canary failed",
+    "batch left unsent",
 )
 
 
@@ -93,7 +94,7 @@ def _print_table(tally: Tally, first: int, processes: int) -> None:
     print(f"seeds with fewer than 3 faults: {tally.few_faults}\n")
     print("| fault | times met |\n|---|---|")
     commands = [f"operator: {kind}" for kind in dict.fromkeys(OPERATIONS)]
-    for kind in (*FAULTS, OUTAGE, *ALWAYS, *commands, *OF_OPERATORS):
+    for kind in (*FAULTS, QUOTA, OUTAGE, *ALWAYS, *commands, *OF_OPERATORS):
         print(f"| {kind} | {tally.hits[kind]:,} |")
 
 

@@ -13,7 +13,15 @@ from random import Random
 from typing import Any
 
 from outbox_relay.errors import BrokerUnavailable, TopicUnavailable
-from outbox_relay.relay.outcomes import Acked, Fault, Outcome, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import (
+    Acked,
+    Fault,
+    Outcome,
+    Rejected,
+    RejectReason,
+    Unknown,
+    Unsent,
+)
 from outbox_relay.relay.ports import Record
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import Trace
@@ -51,6 +59,7 @@ class Cluster:
         self.refuses = False
         self.hangs = False
         self.slow = 1.0
+        self.throttles = False
         self.sick: set[tuple[str, int]] = set()
         self.missing: set[str] = set()
         self.refusing: set[str] = set()
@@ -134,6 +143,11 @@ class SimulatedBroker:
     async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Outcome:
         cluster, oracle = self._cluster, self._cluster.oracle
         assert self._store is not None
+        if cluster.throttles:
+            # Either before it is queued, or until its deadline: nothing of it goes out.
+            await asyncio.sleep(DEADLINE_SECONDS * (1.0 if cluster.random() < 0.1 else 0.5))
+            cluster.hit["batch left unsent"] += 1
+            return Unsent()
         owners = self._store.lanes()
         call = oracle.sends(self._store.term, topic, records, owners)
         seqs = [int(record.seq) for record in records]

@@ -295,6 +295,9 @@ class Faults:
     def _broker_slow(self, fault: Fault) -> Cure | None | bool:
         return self._switch(self._world.cluster, "slow", 20.0 + 400.0 * fault.more, 1.0)
 
+    def _broker_throttles(self, fault: Fault) -> Cure | None | bool:
+        return self._switch(self._world.cluster, "throttles", True, False)
+
     def _topic(self, fault: Fault) -> str:
         topics = sorted(self._world.scenario.topics)
         return topics[fault.which % len(topics)]

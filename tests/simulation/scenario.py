@@ -61,6 +61,9 @@ FAULTS = {
     "operator discards": 1,
 }
 
+QUOTA = "broker throttles"
+"""A fault that comes beside the others."""
+
 STATEMENTS = (
     "mark", "mark", "mark", "dead", "renew", "acquire", "release", "take", "give", "read", "peek",
     "max_id", "dead_keys",
@@ -157,7 +160,7 @@ def scenario(seed: int) -> Scenario:
     topics = {f"t{n}": r.choice((1, 1, 2, 3)) for n in range(r.choice((1, 2, 2, 3)))}
     chunk = r.choice((2, 4, 10, 20))
     size = r.choice((1, 1, 1, 2, 4))
-    faults = _faults(r, size)
+    faults = (*_faults(r, size), *_quotas(Random(f"quotas of {seed}")))
     engine = r.choice(("mariadb", "mariadb", "mariadb", *ENGINES[1:]))
     lasting = r.choice(("", "", "partition sick", "operator pauses a topic", OUTAGE))
     troubles = [fault.at for fault in faults] + [BUSY_SECONDS] * (lasting == OUTAGE)
@@ -180,6 +183,20 @@ def scenario(seed: int) -> Scenario:
         writes=_writes(r, tuple(topics), size, troubles),
         faults=faults,
         **_operated(Random(f"operators of {seed}")),
+    )
+
+
+def _quotas(r: Random) -> tuple[Fault, ...]:
+    """From a source of chance of its own, as `_operated`."""
+    return tuple(
+        Fault(
+            kind=QUOTA,
+            at=0.2 + r.random() * (BUSY_SECONDS - 0.2),
+            seconds=r.choice((0.1, 0.5, 2.0, 6.0)) * (0.5 + r.random()),
+            which=0,
+            more=0.0,
+        )
+        for _ in range(r.choice((0, 0, 1, 2)))
     )
 
 

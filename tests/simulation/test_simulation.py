@@ -16,7 +16,7 @@ import pytest
 
 from tests.simulation import corpus
 from tests.simulation.campaign import hunt, run_slice
-from tests.simulation.scenario import FAULTS, scenario
+from tests.simulation.scenario import FAULTS, QUOTA, scenario
 from tests.simulation.shrink import run, shrink, story
 from tests.simulation.world import World
 from tests.simulation.wrong import NAMED, WRONG
@@ -55,7 +55,7 @@ def test_no_scenario_is_trivial():
     assert min(plan.rows for plan in plans) >= 30
     assert min(len(some) for some in keys) >= 5
     assert min(len(plan.faults) for plan in plans) >= 3
-    assert {fault.kind for plan in plans for fault in plan.faults} == set(FAULTS)
+    assert {fault.kind for plan in plans for fault in plan.faults} == {*FAULTS, QUOTA}
 
 
 def test_the_same_seed_gives_the_same_trace():

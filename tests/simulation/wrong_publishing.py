@@ -10,7 +10,7 @@ from outbox_relay.relay import decide as decisions
 from outbox_relay.relay import dispatch
 from outbox_relay.relay.dispatch import Dispatcher
 from outbox_relay.relay.marker import Marker
-from outbox_relay.relay.outcomes import Acked, Rejected, RejectReason, Unknown
+from outbox_relay.relay.outcomes import Acked, Rejected, RejectReason, Unknown, Unsent
 from outbox_relay.relay.pauses import Pauses
 from outbox_relay.relay.purge import PurgePlan
 from outbox_relay.relay.term import TermRun
@@ -41,6 +41,32 @@ def unknown_is_acked(patch: Patch) -> None:
         if isinstance(outcome, Unknown):
             self._acked(route, track, batch, self._around.clock.now())
             return Acked()
+        return outcome
+
+    patch.setattr(Dispatcher, "_attempt", attempt)
+
+
+def unsent_is_acked(patch: Patch) -> None:
+    """A batch that a broker's quota kept from being sent counts as acked."""
+    original = Dispatcher._attempt
+
+    async def attempt(self: Dispatcher, route: Any, track: Any, batch: Any) -> Any:
+        outcome = await original(self, route, track, batch)
+        if isinstance(outcome, Unsent):
+            self._acked(route, track, batch, self._around.clock.now())
+            return Acked()
+        return outcome
+
+    patch.setattr(Dispatcher, "_attempt", attempt)
+
+
+def unsent_goes_without_asking(patch: Patch) -> None:
+    """A batch that was kept from being sent goes later, whoever has its lanes by then."""
+    original = Dispatcher._attempt
+
+    async def attempt(self: Dispatcher, route: Any, track: Any, batch: Any) -> Any:
+        while isinstance(outcome := await original(self, route, track, batch), Unsent):
+            pass
         return outcome
 
     patch.setattr(Dispatcher, "_attempt", attempt)
