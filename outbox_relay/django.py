@@ -15,7 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from outbox_relay.errors import AutocommitHandle
 from outbox_relay.events import UNSET, OutboxedEvent, Unset
 from outbox_relay.outbox import Outbox
-from outbox_relay.outbox.encode import Key, Payload, Said, event_label
+from outbox_relay.outbox.encode import EventLabel, Key, Payload, Said
 
 __all__ = ["DjangoOutbox"]
 
@@ -57,7 +57,7 @@ class DjangoOutbox:
         connection = connections[using]
         if not connection.in_atomic_block and connection.get_autocommit():
             raise AutocommitHandle(
-                f"{event_label(encoded[0].event_name, encoded[0].event_id)}: the database "
+                f"{EventLabel(encoded[0].event_name, encoded[0].event_id)}: the database "
                 f"{using!r} is in autocommit, so the state change and the event could part: write "
                 f"both inside `with transaction.atomic(using={using!r})`"
             )

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from outbox_relay.errors import MissingKey
 from outbox_relay.events import Description, SelfDescribing, uuid7
-from outbox_relay.outbox.encode import event_label
+from outbox_relay.outbox.encode import EventLabel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class _OutgoingEvent(Event, SelfDescribing):
     def _key(self, field: str) -> Any:
         key = getattr(self, field, None)
         if key is None:
-            label = event_label(self.event_name, self.event_id)
+            label = EventLabel(self.event_name, self.event_id)
             if field not in (names := _own_fields(type(self))):
                 raise MissingKey(f"{label}: its key {field!r} is none of its fields: {names}")
             # An id that the database has not given yet: unkeyed, the event would lose its order.

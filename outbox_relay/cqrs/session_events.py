@@ -55,7 +55,7 @@ def _after_commit(session: Session) -> None:
     unit = session.info.get(UNIT)
     if unit is None or not unit.is_committing or session.in_nested_transaction():
         return
-    for connection, _, _, closes in set(held_by(session).values()):
+    for connection, _, _, closes in held_by(session).values():
         if closes and driver_knows_transactions(connection):
             connection.close = partial(_close_committed, connection)  # type: ignore[method-assign]
 

@@ -77,8 +77,8 @@ class UnitOfWork:
         """How often what was written was undone, and its session went on."""
         self.guests = 0
         """How many work in it who may not commit it."""
-        self._callbacks = Said[Callback](session.sync_session)
-        self._failures = Said[BaseException](session.sync_session)
+        self._callbacks: Said[Callback] = Said(session.sync_session)
+        self._failures: Said[BaseException] = Said(session.sync_session)
         self.is_committing = False
         """Whether the commit that is under way is this unit's own."""
         self._is_over = self._is_rolling_back = False

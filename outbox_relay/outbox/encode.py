@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from re import compile as pattern
-from typing import Any, ClassVar, Final, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -118,7 +118,7 @@ class Encoder:
             return self._encode(event, event_id, name, said)
         except WriteError as error:
             # Every refusal names its event: a command handler writes several.
-            label = event_label(name or type(event).__name__, event_id)
+            label = EventLabel(name or type(event).__name__, event_id)
             raise type(error)(f"{label}: {error}") from error.__cause__
 
     def _encode(
@@ -174,9 +174,14 @@ class Encoder:
         return stored, codec
 
 
-def event_label(name: str, event_id: UUID) -> str:
-    """How errors name an event."""
-    return f"event {name!r} ({event_id})"
+class EventLabel(NamedTuple):
+    """How errors name an event. Only written out if there is one: text of an id takes its time."""
+
+    name: str
+    event_id: UUID
+
+    def __str__(self) -> str:
+        return f"event {self.name!r} ({self.event_id})"
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

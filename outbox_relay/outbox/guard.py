@@ -50,7 +50,7 @@ class Note:
     """Why the transaction must not commit. Settled: awaited after all, or rolled back."""
 
     error: type[WriteError]
-    label: str
+    label: object
     reason: str
     level: int
     owner: ReferenceType[Session | Connection]
@@ -74,17 +74,17 @@ _lock = threading.RLock()
 _sessions_watched = False
 
 
-def expect_await(handle: Session | Connection, statement: Insert, label: str) -> Note:
+def expect_await(handle: Session | Connection, statement: Insert, label: object) -> Note:
     """Note that *handle* must not commit until the caller settles the note."""
     return _note(handle, statement, AddNotAwaited, label, _NOT_AWAITED)
 
 
-def note_failure(handle: Session | Connection, statement: Insert, label: str) -> None:
+def note_failure(handle: Session | Connection, statement: Insert, label: object) -> None:
     """Note that *handle* must not commit before a rollback: the INSERT has failed."""
     _note(handle, statement, WriteError, label, _FAILED)
 
 
-def expect_own_commit(handle: Session, statement: Insert, label: str) -> Note:
+def expect_own_commit(handle: Session, statement: Insert, label: object) -> Note:
     """Note that *handle* must not commit by itself: the event is queued and not yet written."""
     return _note(handle, statement, WriteError, label, _QUEUED)
 
@@ -125,7 +125,7 @@ def _note(
     handle: Session | Connection,
     statement: Insert,
     error: type[WriteError],
-    label: str,
+    label: object,
     reason: str,
 ) -> Note:
     if isinstance(handle, Session):

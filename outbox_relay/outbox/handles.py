@@ -27,7 +27,9 @@ Rows: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 """The parameters of one statement: one row, or several."""
 
 
-def refuse_declared_autocommit(handle: Session | Connection, statement: Insert, label: str) -> None:
+def refuse_declared_autocommit(
+    handle: Session | Connection, statement: Insert, label: object
+) -> None:
     """Raise AutocommitHandle if that can be told without I/O. Executing looks again."""
     on = guard.connection_or_engine(handle, statement)
     is_usable = isinstance(on, Connection) and not on.closed and not on.invalidated
@@ -45,7 +47,7 @@ def execute(
     handle: Session | Connection,
     statement: Insert,
     batches: Sequence[Rows],
-    label: str,
+    label: object,
     wake: Sender | None = None,
 ) -> None:
     """
@@ -85,7 +87,7 @@ class PendingAdd(Awaitable[None]):
         sync: Session | Connection,
         statement: Insert,
         batches: Sequence[Rows],
-        label: str,
+        label: object,
         *,
         wake: Sender | None = None,
     ) -> None:
@@ -118,7 +120,7 @@ class PendingAdd(Awaitable[None]):
             )
 
 
-def _autocommit_error(label: str) -> AutocommitHandle:
+def _autocommit_error(label: object) -> AutocommitHandle:
     return AutocommitHandle(
         f"{label}: the handle is in AUTOCOMMIT, so the state change and the event could part: "
         "use one with transactions"

@@ -15,11 +15,11 @@ from outbox_relay.events import UNSET, OutboxedEvent, Unset
 from outbox_relay.handles import AsyncHandle, SyncHandle, resolve
 from outbox_relay.outbox.encode import (
     Encoder,
+    EventLabel,
     Key,
     Payload,
     Said,
     checked_headers,
-    event_label,
     headers_json,
 )
 from outbox_relay.outbox.handles import (
@@ -111,7 +111,7 @@ class Outbox:
         said = Said(name=name, topic=topic, key=key, headers=headers, content_type=content_type)
         batches = self._batches(self._encode(events, said))
         if len(batches) > 1:
-            label = event_label(batches[1][0].event_name, batches[1][0].event_id)
+            label = EventLabel(batches[1][0].event_name, batches[1][0].event_id)
             raise EventTooLarge(
                 f"{label}: with it the statement is larger than max_statement_bytes = "
                 f"{self._max_statement_bytes:,}: insert fewer events at a time, or use add"
@@ -166,7 +166,7 @@ class Outbox:
         sync, asynchronous = resolve(handle, "outbox.add")
         said = Said(name=name, topic=topic, key=key, headers=headers, content_type=content_type)
         encoded = self._encode(events, said)
-        label = event_label(encoded[0].event_name, encoded[0].event_id)
+        label = EventLabel(encoded[0].event_name, encoded[0].event_id)
         batches = self._rows(encoded)
         if asynchronous is None:
             execute(sync, self._statement, batches, label, self._wake)
@@ -194,7 +194,7 @@ class Outbox:
             size = _statement_bytes(event)
             if size > self._max_statement_bytes:
                 raise EventTooLarge(
-                    f"{event_label(event.event_name, event.event_id)}: {size:,} bytes in the "
+                    f"{EventLabel(event.event_name, event.event_id)}: {size:,} bytes in the "
                     f"statement; max_statement_bytes is {self._max_statement_bytes:,}"
                 )
             if batches[-1] and batch_bytes + size > self._max_statement_bytes:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from outbox_relay.compression import Compressor, ZlibCompressor
 from outbox_relay.events import UNSET, OutboxedEvent, Unset
 from outbox_relay.outbox import guard
-from outbox_relay.outbox.encode import Key, Payload, Said, event_label
+from outbox_relay.outbox.encode import EventLabel, Key, Payload, Said
 from outbox_relay.outbox.handles import execute, refuse_declared_autocommit
 from outbox_relay.outbox.outbox import Outbox
 
@@ -122,7 +122,7 @@ class SqlAlchemyOutboxedEventRepository:
         outbox, sync = self._outbox, _sync(session)
         said = Said(name=name, topic=topic, key=key, headers=headers, content_type=content_type)
         [encoded] = outbox._encode((event,), said)
-        label = event_label(encoded.event_name, encoded.event_id)
+        label = EventLabel(encoded.event_name, encoded.event_id)
         refuse_declared_autocommit(sync, outbox._statement, label)
         if not sync.in_transaction():
             # As session.add() does. Else a rollback would have nothing to end, and drop nothing.
@@ -165,7 +165,7 @@ class SqlAlchemyOutboxedEventRepository:
 
     def _write(self, sync: Session, events: list[OutboxedEvent]) -> None:
         outbox = self._outbox
-        label = event_label(events[0].event_name, events[0].event_id)
+        label = EventLabel(events[0].event_name, events[0].event_id)
         execute(sync, outbox._statement, outbox._rows(events), label, outbox._wake)
 
 
