@@ -124,6 +124,7 @@ class Replay:
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
         self._backoff = Backoff(max_seconds=10.0)
         self._passed_over = 0
+        self._throttled = False
 
     async def run(
         self, state: ReplayState, pace: EvenPace, *, rest: Callable[[float], Awaitable[bool]]
@@ -226,6 +227,9 @@ class Replay:
                     first = await self._publish(topic, partition, batch[:middle])
                     return first + await self._publish(topic, partition, batch[middle:])
                 case Unsent():
+                    if not self._throttled:
+                        self._told.waits("a broker throttles, because of a quota")
+                    self._throttled = True
                     give_up = self._clock() + GIVE_UP_SECONDS
                 case Unknown(detail=detail):
                     if self._clock() > give_up:

@@ -71,6 +71,7 @@ class World:
         self.saved: list[ReplayState] = []
         self.over: list[int] = []
         self.slept: list[float] = []
+        self.waited: list[str] = []
         self.more = more
 
     async def run(self, state: ReplayState | None = None, *, pages: int = 1000) -> ReplayState:
@@ -81,7 +82,9 @@ class World:
             self.slept.append(seconds)
 
         told = Told(
-            saved=self.saved.append, passed_over=lambda found, _: self.over.append(found.id)
+            saved=self.saved.append,
+            passed_over=lambda found, _: self.over.append(found.id),
+            waits=self.waited.append,
         )
         replay = Replay(
             self.order,
@@ -234,6 +237,7 @@ async def test_a_broker_that_throttles_is_waited_for(monkeypatch: pytest.MonkeyP
 
     assert world.broker.seqs() == [1]
     assert world.slept == []
+    assert world.waited == ["a broker throttles, because of a quota"]
 
 
 async def test_only_a_few_partitions_are_published_to_at_once() -> None:
