@@ -72,6 +72,7 @@ def fate(seconds: float | None, waited: float, retention_seconds: float) -> tupl
     What became of a canary of which the store says *seconds*: its outcome, how long it took, what is wrong.
 
     A row that is gone was acked if rows are deleted on the ack, or purged so soon; else somebody deleted it.
+    A dead letter that is discarded between two looks, within a second, cannot be told from the first.
 
     >>> fate(CANARY_GONE, 0.2, 0.0), fate(CANARY_GONE, 0.2, 3600.0)
     (('acked', 0.2, ''), ('failed', 0.0, 'its row is gone'))
