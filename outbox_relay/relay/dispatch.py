@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import count
 from typing import assert_never
 
 from outbox_relay.errors import BrokerUnavailable, LeaseLost, StoreUnavailable, TopicUnavailable
@@ -305,7 +304,8 @@ class Dispatcher:
     ) -> None:
         """Give *row* up. Returns when that is durable: only then may its key go on."""
         around = self._around
-        for failures in count(1):
+        failures = 0
+        while True:
             try:
                 await around.store.mark_dead(
                     row.id, f"{reason}: {detail}", around.lease.term, requeued_us=row.requeued_us
@@ -318,6 +318,7 @@ class Dispatcher:
                 if error.ends_term:
                     raise
                 around.observer.log("dead_letter_failed", row_id=row.id, error=str(error))
+                failures += 1
                 jitter = around.random.random()
                 # Also while the term ends: it is tried until the budget of the stop is spent.
                 await around.clock.sleep(self._backoff.delay_seconds(failures, jitter=jitter))
