@@ -32,32 +32,27 @@ def mark_before_ack(patch: Patch) -> None:
     patch.setattr(Dispatcher, "_attempt", attempt)
 
 
-def unknown_is_acked(patch: Patch) -> None:
-    """No answer counts as an ack."""
+def _counts_as_acked(patch: Patch, kind: type[Unknown | Unsent]) -> None:
     original = Dispatcher._attempt
 
     async def attempt(self: Dispatcher, route: Any, track: Any, batch: Any) -> Any:
         outcome = await original(self, route, track, batch)
-        if isinstance(outcome, Unknown):
+        if isinstance(outcome, kind):
             self._acked(route, track, batch, self._around.clock.now())
             return Acked()
         return outcome
 
     patch.setattr(Dispatcher, "_attempt", attempt)
+
+
+def unknown_is_acked(patch: Patch) -> None:
+    """No answer counts as an ack."""
+    _counts_as_acked(patch, Unknown)
 
 
 def unsent_is_acked(patch: Patch) -> None:
     """A batch that a broker's quota kept from being sent counts as acked."""
-    original = Dispatcher._attempt
-
-    async def attempt(self: Dispatcher, route: Any, track: Any, batch: Any) -> Any:
-        outcome = await original(self, route, track, batch)
-        if isinstance(outcome, Unsent):
-            self._acked(route, track, batch, self._around.clock.now())
-            return Acked()
-        return outcome
-
-    patch.setattr(Dispatcher, "_attempt", attempt)
+    _counts_as_acked(patch, Unsent)
 
 
 def unsent_goes_without_asking(patch: Patch) -> None:
