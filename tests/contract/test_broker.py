@@ -148,12 +148,18 @@ async def test_a_broker_that_answers_says_so(site: Site) -> None:
 
 async def until_acked(site: Site, batch: list[Record]) -> Outcome:
     """What a relay does: probe, publish again."""
-    async with asyncio.timeout(WITHIN_SECONDS):
-        while True:
-            if await site.broker.probe():
-                outcome: Outcome = await site.broker.publish(site.topic, 0, batch)
-                if isinstance(outcome, Acked):
-                    return outcome
+    seen: list[object] = []
+    try:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while True:
+                seen.append(await site.broker.probe())
+                if seen[-1]:
+                    outcome: Outcome = await site.broker.publish(site.topic, 0, batch)
+                    if isinstance(outcome, Acked):
+                        return outcome
+                    seen.append(outcome)
+    except TimeoutError:
+        pytest.fail(f"not acked in {WITHIN_SECONDS} s; {len(seen)} answers, the last: {seen[-4:]}")
 
 
 @pytest.mark.parametrize("site", SERVERS, indirect=True)

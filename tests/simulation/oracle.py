@@ -73,8 +73,11 @@ class Violation:
 class Oracle:
     """Watches one world. `violation` is the first one."""
 
-    def __init__(self, *, hold_key: bool, in_flight_rows: int, chunk_rows: int) -> None:
+    def __init__(
+        self, *, hold_key: bool, retention_seconds: float, in_flight_rows: int, chunk_rows: int
+    ) -> None:
         self._hold_key = hold_key
+        self._retention_seconds = retention_seconds
         self._in_flight_rows = in_flight_rows
         self._chunk_rows = chunk_rows
         self.violation: Violation | None = None
@@ -259,11 +262,13 @@ class Oracle:
         if event.status is not Status.PRODUCED or status is not Status.PRODUCED:
             self.broken("I2", f"row {event.row.id} is purged, and it is {event.status.name}")
 
-    def canary_acked(self, event: Event | None) -> None:
-        """A relay says that its canary arrived."""
-        if event is None or (event.gone and event.status is Status.DEAD):
-            return  # a dead letter that is discarded at once looks like a row that is deleted on its ack
-        if not event.appended:
+    def canary_acked(self, event: Event | None, seconds: float) -> None:
+        """A relay says that its canary arrived, *seconds* after it was written."""
+        if event is None or event.appended:
+            return
+        discarded = event.gone and event.status is Status.DEAD
+        # A dead letter that is discarded at once looks like a row that was produced and purged since.
+        if not (discarded and seconds >= self._retention_seconds):
             self.broken("I3", f"canary {event.row.id} counts as acked, and no broker has it")
 
     # Leases

@@ -58,7 +58,7 @@ FAULTS = {
     "operator pauses a topic": 3,
     "operator pauses everything": 1,
     "operator requeues": 4,
-    "operator discards": 1,
+    "operator discards": 2,
 }
 
 QUOTA = "broker throttles"
@@ -160,7 +160,7 @@ def scenario(seed: int) -> Scenario:
     topics = {f"t{n}": r.choice((1, 1, 2, 3)) for n in range(r.choice((1, 2, 2, 3)))}
     chunk = r.choice((2, 4, 10, 20))
     size = r.choice((1, 1, 1, 2, 4))
-    faults = (*_faults(r, size), *_quotas(Random(f"quotas of {seed}")))
+    faults = _faults(r, size)
     engine = r.choice(("mariadb", "mariadb", "mariadb", *ENGINES[1:]))
     lasting = r.choice(("", "", "partition sick", "operator pauses a topic", OUTAGE))
     troubles = [fault.at for fault in faults] + [BUSY_SECONDS] * (lasting == OUTAGE)
@@ -181,7 +181,7 @@ def scenario(seed: int) -> Scenario:
         first_poll_seconds=r.choice((0.01, 0.05, 0.05)),
         few=r.random() < 0.4,
         writes=_writes(r, tuple(topics), size, troubles),
-        faults=faults,
+        faults=faults + _quotas(Random(f"quotas of {seed}")),
         **_operated(Random(f"operators of {seed}")),
     )
 

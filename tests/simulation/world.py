@@ -77,7 +77,7 @@ class Watch(Silent):
         world.hit[f"canary {outcome}"] += 1
         world.trace(self._name, "canary", outcome)
         if outcome == "acked":
-            world.oracle.canary_acked(self._relay.store.canary)
+            world.oracle.canary_acked(self._relay.store.canary, seconds)
 
     def log(self, event: str, **fields: object) -> None:
         if self._world.keeps_trace:
@@ -108,6 +108,7 @@ class World:
         self.keeps_trace = trace
         self.oracle = Oracle(
             hold_key=scenario.hold_key,
+            retention_seconds=scenario.retention_seconds,
             in_flight_rows=scenario.in_flight_rows,
             chunk_rows=scenario.chunk_rows,
         )

@@ -140,3 +140,13 @@ def canary_that_is_dead_sings(patch: Patch) -> None:
         return fate(0.0 if seconds == CANARY_DEAD else seconds, *facts)
 
     patch.setattr(canary, "fate", wrong)
+
+
+def canary_that_is_gone_sings(patch: Patch) -> None:
+    """A canary whose row is gone counts as acked, also where rows are kept for a week."""
+    fate = canary.fate
+
+    def wrong(seconds: float | None, waited: float, retention_seconds: float) -> Any:
+        return fate(seconds, waited, 0.0)
+
+    patch.setattr(canary, "fate", wrong)
