@@ -118,6 +118,7 @@ def run_with_a_kill(stage: Stage, service: RabbitMQ | Redis) -> None:
     part = EVENTS // 3
     stage.relay.start()
     write(stage.database, stage.topic, 0, part)
+    service.write_declarations()
     service.kill()
     write(stage.database, stage.topic, part, 2 * part)
     service.start()

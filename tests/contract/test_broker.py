@@ -194,6 +194,7 @@ async def test_a_server_that_was_killed_has_what_it_acked(site: Site) -> None:
     await site.broker.partitions(site.topic)
     acked = [record(b"%d" % n, key=b"%d" % n, seq=n) for n in range(20)]
     assert await site.broker.publish(site.topic, 0, acked) == Acked()
+    await asyncio.to_thread(site.service.write_declarations)
     await asyncio.to_thread(site.service.kill)
     async with asyncio.timeout(WITHIN_SECONDS):
         outcome = await site.broker.publish(site.topic, 0, [record(b"during")])

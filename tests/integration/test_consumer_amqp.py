@@ -174,6 +174,7 @@ async def test_the_broker_comes_back_and_the_inbox_drops_what_comes_twice(
     message again, and its effect happens once.
     """
     await publish(rabbitmq, queue, 0)
+    await asyncio.to_thread(rabbitmq.write_declarations)
     engine, inbox = create_async_engine(sqlite_database.async_url), Inbox("billing")
     await inbox.create(engine)
     sessions, effects = async_sessionmaker(engine), []

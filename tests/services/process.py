@@ -148,6 +148,9 @@ class Service(ABC):
         self._signal(signal.SIGTERM)
         self._wait_for_the_end()
 
+    def write_declarations(self) -> None:  # noqa: B027 - most need nothing
+        """Return when what was declared outlives a kill: at once, unless the server says yes earlier."""
+
     def kill(self) -> None:
         """End it at once: SIGKILL."""
         self._signal(signal.SIGKILL)
