@@ -5,6 +5,8 @@ Dead letters on each database: whose keys they hold, and what operators do with 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -30,11 +32,19 @@ async def sql_world(request):
         yield opened
 
 
+@contextlib.asynccontextmanager
+async def letters_of(world: World) -> AsyncIterator[module.DeadLetters]:
+    found = build_dead_letters(DatabaseOptions(url=world.database.async_url))
+    try:
+        yield found
+    finally:
+        await found.close()
+
+
 @pytest.fixture
 async def letters(sql_world):
-    opened = build_dead_letters(DatabaseOptions(url=sql_world.database.async_url))
-    yield opened
-    await opened.close()
+    async with letters_of(sql_world) as found:
+        yield found
 
 
 async def give_up(world: World, *rows: tuple[str, bytes | None, str]) -> list[int]:
@@ -97,11 +107,8 @@ async def requeue(world: World, row_id: int) -> None:
     if isinstance(world, MemoryWorld):
         world.store.requeue(row_id)
         return
-    letters = build_dead_letters(DatabaseOptions(url=world.database.async_url))
-    try:
+    async with letters_of(world) as letters:
         assert await letters.requeue([row_id]) == 1
-    finally:
-        await letters.close()
 
 
 async def test_a_statement_of_before_a_requeue_gives_up_nothing(world):

@@ -8,16 +8,13 @@ that somebody forgot. What it changes for other tests it puts right at the world
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pymysql
 
-from tests.deploy.runbook import KAFKA_TOOLS
 from tests.deploy.world import World
-from tests.services.kafka import LIBRARIES
 from tests.services.secure import SecureMariaDB
 
 JOB_USER = "nightly"
@@ -86,15 +83,8 @@ def too_large(world: World) -> None:
 
 def throttle(world: World, bytes_per_second: int) -> None:
     """A quota for the relay's client id."""
-    _quota(world, "--add-config", f"producer_byte_rate={bytes_per_second}")
-    world.after.callback(_quota, world, "--delete-config", "producer_byte_rate")
-
-
-def _quota(world: World, *change: str) -> None:
-    tool = ["java", "-cp", f"{LIBRARIES}/*", KAFKA_TOOLS["kafka-configs.sh"]]
-    of = ["--entity-type", "clients", "--entity-name", "outbox-relay"]
-    servers = ["--bootstrap-server", world.kafka.bootstrap_servers]
-    subprocess.run([*tool, *servers, "--alter", *of, *change], check=True, capture_output=True)
+    world.kafka.limit_client("outbox-relay", bytes_per_second)
+    world.after.callback(world.kafka.limit_client, "outbox-relay", None)
 
 
 def events_are_late(world: World) -> None:

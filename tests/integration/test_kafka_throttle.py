@@ -5,40 +5,18 @@ A real quota: more is published than the broker takes, and nothing comes twice.
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections import Counter
 
 from outbox_relay.brokers.kafka import KafkaBroker
 from outbox_relay.brokers.options import KafkaOptions
 from outbox_relay.relay.outcomes import Acked, Outcome, Unsent
-from outbox_relay.testing import Watcher, record
-from tests.services.kafka import LIBRARIES, Kafka
+from outbox_relay.testing import record
+from tests.unit.throttled import Counting
 
 PARTITIONS, ROUNDS, BATCH_BYTES = 4, 3, 60_000
 BYTES_PER_SECOND = 30_000
 """Two rounds are one and a half times what the quota's window of ten seconds takes."""
 DEADLINE_SECONDS = 1.5
-
-
-class Counting(Watcher):
-    """An observer that also says when a broker throttles, and for how long it has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = 0.0
-        self.begun = asyncio.Event()
-
-    def throttled(self, seconds: float) -> None:
-        self.seconds += seconds
-        self.begun.set()
-
-
-def throttle(kafka: Kafka, client_id: str) -> None:
-    tool = ["java", "-cp", f"{LIBRARIES}/*", "kafka.admin.ConfigCommand"]
-    of = ["--entity-type", "clients", "--entity-name", client_id]
-    quota = ["--alter", "--add-config", f"producer_byte_rate={BYTES_PER_SECOND}"]
-    servers = ["--bootstrap-server", kafka.bootstrap_servers]
-    subprocess.run([*tool, *servers, *of, *quota], check=True, capture_output=True)
 
 
 async def drain(broker: KafkaBroker, topic: str, partition: int) -> Counter[Outcome]:
@@ -59,7 +37,7 @@ async def test_under_a_quota_nothing_is_unknown_and_nothing_comes_twice(kafka, t
     """
     # Old by their timestamps, the records would be gone before they are counted.
     kafka.create_topic(topic_name, PARTITIONS, {"retention.ms": "-1"})
-    await asyncio.to_thread(throttle, kafka, topic_name)
+    await asyncio.to_thread(kafka.limit_client, topic_name, BYTES_PER_SECOND)
     watcher = Counting()
     options = KafkaOptions(
         bootstrap_servers=kafka.bootstrap_servers,
@@ -80,7 +58,7 @@ async def test_under_a_quota_nothing_is_unknown_and_nothing_comes_twice(kafka, t
 
     values = Counter(r.value for r in kafka.consume_all(topic_name))
     assert answers
-    assert watcher.seconds > DEADLINE_SECONDS
+    assert watcher.throttled_seconds > DEADLINE_SECONDS
     assert set(outcomes) == {Acked(), Unsent()}
     assert outcomes[Acked()] == len(values) == values.total() == PARTITIONS * ROUNDS
     assert watcher.names() == ["broker_throttles"]

@@ -136,6 +136,16 @@ class Kafka(Service):
         admin = self._admin()
         admin.delete_topics([name])[name].result(ADMIN_SECONDS)
 
+    def limit_client(self, client_id: str, bytes_per_second: int | None) -> None:
+        """A quota for what the producers of that client id send; None takes it away."""
+        change = ["--add-config", f"producer_byte_rate={bytes_per_second}"]
+        if bytes_per_second is None:
+            change = ["--delete-config", "producer_byte_rate"]
+        servers = ["--bootstrap-server", self.bootstrap_servers]
+        of = ["--entity-type", "clients", "--entity-name", client_id]
+        tool = self._java("kafka.admin.ConfigCommand", *servers, "--alter", *of, *change)
+        subprocess.run(tool, check=True, capture_output=True)
+
     def consume_all(self, topic: str) -> list[Record]:
         """Every record up to the end offsets of this moment, in order within each partition."""
         consumer = Consumer(self._consumer_options())

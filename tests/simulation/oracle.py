@@ -19,7 +19,7 @@ class Event:
     """One inserted row and what became of it."""
 
     __slots__ = (
-        "acked", "acked_in", "appended", "committed", "committed_at", "dead_once", "gone", "kind",
+        "acked", "acked_by", "acked_in", "appended", "committed", "committed_at", "dead_once", "gone", "kind",
         "marked", "order", "refused", "row", "status",
     )  # fmt: skip
 
@@ -32,6 +32,7 @@ class Event:
         self.gone = False  # rolled back, discarded, or lost with its server
         self.status = Status.PENDING
         self.acked = False
+        self.acked_by: set[str] = set()
         self.acked_in: TermSeen | None = None
         self.appended = 0
         self.marked = False
@@ -200,6 +201,7 @@ class Oracle:
         for event in call.events:
             if acked:
                 event.acked, event.acked_in = True, call.term
+                event.acked_by.add(call.term.nonce)
             else:
                 call.term.out.discard(event.row.id)
         if refused and len(call.events) == 1:
@@ -220,10 +222,12 @@ class Oracle:
         if event.status is not Status.PENDING:
             self.broken("I5", f"a mark changes row {row.id}, which is {event.status.name}")
             return
-        if not event.acked:
-            self.broken("I3", f"row {row.id} is marked, and no broker has acked it")
+        # An ack stays true: whoever had it may mark the row still when another term has given it up
+        # meanwhile and an operator has requeued it.
+        if nonce not in event.acked_by:
+            self.broken("I3", f"row {row.id} is marked, and its term has no ack for it")
         self._fenced(event, nonce, owner)
-        event.status, event.marked = Status.PRODUCED, True
+        event.status, event.marked, event.acked = Status.PRODUCED, True, True
         self._out(event)
 
     def died(self, event: Event, error: str, *, nonce: str, owner: str) -> None:

@@ -16,14 +16,16 @@ from outbox_relay.testing import Watcher
 
 
 class Counting(Watcher):
-    """An observer that also keeps how long brokers throttled."""
+    """An observer that also says when brokers throttle, and for how long they have."""
 
     def __init__(self) -> None:
         super().__init__()
         self.throttled_seconds = 0.0
+        self.begun = asyncio.Event()
 
     def throttled(self, seconds: float) -> None:
         self.throttled_seconds += seconds
+        self.begun.set()
 
 
 class Cluster:
