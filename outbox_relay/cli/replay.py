@@ -112,14 +112,13 @@ def replay(
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value not in (None, False, [])}
     asked = _Asked(which, ce_id, everything, to_topic, as_new, resume, said)
-    with errors_as_exits():
-        order, state = _begin(settings, asked, quiet=as_json)
-    if not as_json:
-        _print_counts(state[1])
     from outbox_relay.cli.replay_work import Job
+    from outbox_relay.operations.replay_state import claimed
 
-    job = Job(order, rate, skip_rejected, resume, quiet=as_json)
-    _carry_out(settings, job, state[0], state[1], dry_run=dry_run, yes=yes)
+    with errors_as_exits(), claimed(resume):
+        order, (state, counted) = _begin(settings, asked, quiet=as_json)
+        job = Job(order, rate, skip_rejected, resume, quiet=as_json)
+        _carry_out(settings, job, state, counted, dry_run=dry_run, yes=yes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +239,8 @@ def _carry_out(
 ) -> None:
     from outbox_relay.cli.replay_work import carry_out
 
+    if not job.quiet:
+        _print_counts(counted)
     left = max(0, state.rows - state.published - state.passed_over)
     if dry_run or state.done or not state.rows:
         _tell_without_work(job, state, counted, left, dry_run=dry_run)

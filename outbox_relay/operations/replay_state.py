@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +19,9 @@ from outbox_relay.errors import ConfigError
 from outbox_relay.operations.selection import EventFilter
 
 FORMAT: Final = 1
+
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""What flock(2) answers where the file system has no locks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +115,57 @@ def load(path: Path) -> tuple[ReplayOrder, ReplayState] | None:
         raise ConfigError(
             [f"--resume {path}: is not what a replay left ({error}): name another file"]
         ) from error
+
+
+@contextlib.contextmanager
+def claimed(path: Path | None) -> Iterator[None]:
+    """
+    No other replay works with the file *path* meanwhile: two at once would bring a key's events in no order.
+
+    A claim ends with its process, however that ends. None needs none. Raises ConfigError if another has it.
+    """
+    if path is None:
+        yield
+        return
+    beside = path.with_name(f"{path.name}.lock")
+    try:
+        descriptor = _locked(beside)
+    except BlockingIOError as error:
+        text = (
+            f"--resume {path}: another replay works with it: wait until that has ended, or stop it"
+        )
+        raise ConfigError([text]) from error
+    except OSError as error:
+        raise ConfigError([f"--resume {path}: cannot be written ({error.strerror})"]) from error
+    try:
+        yield
+    finally:
+        beside.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of the file at *path*, which nobody else has locked. Raises OSError."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _leads_to(path, descriptor):
+                return descriptor
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return descriptor
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    """False if who had it locked has removed it since we opened it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _plain(which: EventFilter) -> dict[str, Any]:

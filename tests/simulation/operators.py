@@ -123,6 +123,8 @@ class Operators:
 
     def _ended(self, process: Operator, task: asyncio.Task[None]) -> None:
         world, error = self._world, task.exception()
+        if not process.alive:
+            return  # killed before anybody saw how it ended; the command is given again as it is
         world.loop.kill(process)
         if error is None:
             process.work.done = True
