@@ -5,6 +5,9 @@ A replay: what is published, in which order, at which rate, and what keeps it fr
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
+import os
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +19,7 @@ import pytest
 
 from outbox_relay.errors import ConfigError, PublishError
 from outbox_relay.operations import EventFilter, replaying
-from outbox_relay.operations.replay_state import ReplayOrder, ReplayState, load, save
+from outbox_relay.operations.replay_state import ReplayOrder, ReplayState, claimed, load, save
 from outbox_relay.operations.replaying import EvenPace, Replay, ReplayStopped, Told
 from outbox_relay.relay.envelope import make_encoder
 from outbox_relay.relay.outcomes import Fault, Rejected, RejectReason, Unknown, Unsent
@@ -299,3 +302,67 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
         save(tmp_path / "none" / "replay.json", order, state)
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path)
+
+
+def test_a_file_is_claimed_by_one_at_a_time(tmp_path: Path) -> None:
+    """
+    Until the claim ends, and also when it passes on as somebody waits for it; nothing stays behind.
+    """
+    path = tmp_path / "replay.json"
+    with claimed(path):
+        with pytest.raises(ConfigError, match="another replay works with it"), claimed(path):
+            pass
+        with claimed(tmp_path / "another.json"), claimed(None):
+            pass
+    with claimed(path):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_counts_only_for_the_file_that_is_there(tmp_path, monkeypatch) -> None:
+    """
+    Who had it may remove it between the opening and the lock of the next one: that is another file then.
+    """
+    path, locks = tmp_path / "replay.json", []
+    beside, lock = tmp_path / "replay.json.lock", fcntl.flock
+
+    def removed_meanwhile(descriptor: int, operation: int) -> None:
+        if not locks:
+            beside.unlink()
+        locks.append(descriptor)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+    with claimed(path):
+        assert len(locks) == 2
+        assert beside.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_claims_nothing(tmp_path, monkeypatch, code) -> None:
+    """
+    A replay is not refused for that.
+    """
+
+    def without(_: int, __: int) -> None:
+        raise OSError(code, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with claimed(tmp_path / "replay.json"), claimed(tmp_path / "replay.json"):
+        pass
+
+
+def test_a_file_that_cannot_be_claimed_is_told(tmp_path, monkeypatch) -> None:
+    """
+    With the option and the reason.
+    """
+
+    def broken(_: int, __: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(ConfigError, match="No such file"), claimed(tmp_path / "none" / "r.json"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(ConfigError, match="Input/output error"), claimed(tmp_path / "r.json"):
+        pass
