@@ -14,7 +14,7 @@ import pytest
 
 from tests.simulation import corpus
 from tests.simulation.campaign import Tally, campaign, hunt_slice
-from tests.simulation.scenario import FAULTS, OPERATIONS, OUTAGE, QUOTA, scenario
+from tests.simulation.scenario import FAULTS, LEAST_FAULTS, OPERATIONS, OUTAGE, QUOTA, scenario
 from tests.simulation.shrink import run, shrink, story
 from tests.simulation.wrong import NAMED, WRONG, rule_of
 
@@ -91,7 +91,7 @@ def _print_table(tally: Tally, first: int, processes: int) -> None:
     )
     print(f"{tally.rows:,} rows, {tally.duplicates:,} duplicates, {len(tally.bad):,} violations")
     print(", ".join(f"{count:,} {name}" for name, count in sorted(tally.worlds.items())))
-    print(f"seeds with fewer than 3 faults: {tally.few_faults}\n")
+    print(f"seeds that met fewer than {LEAST_FAULTS} faults of the list: {tally.few_faults}\n")
     print("| fault | times met |\n|---|---|")
     commands = [f"operator: {kind}" for kind in dict.fromkeys(OPERATIONS)]
     for kind in (*FAULTS, QUOTA, OUTAGE, *ALWAYS, *commands, *OF_OPERATORS):

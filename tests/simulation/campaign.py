@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.simulation.faults import faults_met
 from tests.simulation.oracle import Violation
-from tests.simulation.scenario import scenario
+from tests.simulation.scenario import LEAST_FAULTS, scenario
 from tests.simulation.world import World
 from tests.simulation.wrong import WRONG
 
@@ -47,7 +48,7 @@ class Tally:
         self.worlds.update(
             [plan.engine, f"slots {plan.slots}", "hold_key" if plan.hold_key else "skip"]
         )
-        self.few_faults += world.hit.total() < 3
+        self.few_faults += faults_met(world.hit) < LEAST_FAULTS
         if found is not None:
             self.bad.append((seed, found))
         return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from outbox_relay.schema import Status
 from tests.simulation.knobs import FEW_DEAD_LETTERS
 from tests.simulation.oracle import Event
-from tests.simulation.scenario import LEASE_SECONDS, STATEMENTS, Fault
+from tests.simulation.scenario import LEASE_SECONDS, OF_THE_LIST, STATEMENTS, Fault
 from tests.simulation.world import Relay, World
 
 Cure = Callable[[], None]
@@ -53,6 +54,7 @@ class Faults:
     def end(self, *, lasting: str) -> None:
         """All of them end; but *lasting* begins, or stays."""
         world = self._world
+        self._make_up()
         self._over = True
         world.trace("fault", "all end", f"but {lasting}" if lasting else "")
         for number in list(self._cures):
@@ -78,6 +80,15 @@ class Faults:
         if lasting and not world.scenario.hold_key:
             # What is requeued lies below the cursor, perhaps behind rows that cannot go.
             self._requeue_all()
+
+    def _make_up(self) -> None:
+        """See `Scenario.least_faults`."""
+        world = self._world
+        while faults_met(world.hit) < world.scenario.least_faults:
+            if not world.living():
+                world.start()
+            world.hit["crash"] += 1
+            world.crash(world.living()[0])
 
     def _requeue_all(self) -> None:
         database = self._world.database
@@ -349,6 +360,11 @@ class Faults:
             return False
         database.discard(database.dead[fault.which % len(database.dead)])
         return None
+
+
+def faults_met(hit: Counter[str]) -> int:
+    """How many of the list came about: no rollbacks, transactions that stay open, or operators."""
+    return sum(count for kind, count in hit.items() if kind in OF_THE_LIST)
 
 
 COUNTED_WHEN_MET = {

@@ -64,6 +64,10 @@ FAULTS = {
 QUOTA = "broker throttles"
 """A fault that comes beside the others."""
 
+OF_THE_LIST = {*FAULTS, QUOTA, OUTAGE}
+LEAST_FAULTS = 3
+"""What each world meets of them at least."""
+
 STATEMENTS = (
     "mark", "mark", "mark", "dead", "renew", "acquire", "release", "take", "give", "read", "peek",
     "max_id", "dead_keys",
@@ -147,6 +151,8 @@ class Scenario:
     canary_seconds: float = 0.0
     """How often the relays write a canary; 0 for never."""
     operations: tuple[Operation, ...] = ()
+    least_faults: int = 0
+    """Of what is armed some may find nothing to hit: then relays are killed until so much was met."""
 
     @property
     def rows(self) -> int:
@@ -182,6 +188,7 @@ def scenario(seed: int) -> Scenario:
         few=r.random() < 0.4,
         writes=_writes(r, tuple(topics), size, troubles),
         faults=faults + _quotas(Random(f"quotas of {seed}")),
+        least_faults=LEAST_FAULTS,
         **_operated(Random(f"operators of {seed}")),
     )
 

@@ -108,6 +108,7 @@ def _simpler(scenario: Scenario) -> Iterator[Scenario]:
         {"hold_key": False},
         {"few": False},
         {"canary_seconds": 0.0},
+        {"least_faults": 0},
     ):
         candidate = replace(scenario, **change)
         if candidate != scenario and scenario.relays >= 2:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.simulation import corpus
 from tests.simulation.campaign import hunt, run_slice
-from tests.simulation.scenario import FAULTS, QUOTA, scenario
+from tests.simulation.scenario import FAULTS, LEAST_FAULTS, QUOTA, scenario
 from tests.simulation.shrink import run, shrink, story
 from tests.simulation.world import World
 from tests.simulation.wrong import NAMED, WRONG
@@ -46,7 +46,7 @@ def test_fresh_seeds_break_no_promise(part):
 
 def test_no_scenario_is_trivial():
     """
-    At least two relays, 30 rows, 5 keys and 3 faults in each.
+    At least two relays, 30 rows, 5 keys and 3 faults in each: planned, and also met.
     """
     plans = [scenario(seed) for seed in range(500)]
     keys = [{row.key for write in plan.writes for row in write.rows} - {None} for plan in plans]
@@ -54,7 +54,8 @@ def test_no_scenario_is_trivial():
     assert min(plan.relays for plan in plans) >= 2
     assert min(plan.rows for plan in plans) >= 30
     assert min(len(some) for some in keys) >= 5
-    assert min(len(plan.faults) for plan in plans) >= 3
+    assert min(len(plan.faults) for plan in plans) >= LEAST_FAULTS
+    assert {plan.least_faults for plan in plans} == {LEAST_FAULTS}
     assert {fault.kind for plan in plans for fault in plan.faults} == {*FAULTS, QUOTA}
 
 
