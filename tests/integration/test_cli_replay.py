@@ -121,19 +121,21 @@ def test_one_replay_at_a_time_works_with_a_file(outbox: Outbox) -> None:
     """
     I4. The same command given twice at once is refused, and leaves the first alone: copies keep their order.
     """
-    outbox.insert(*[produced(key=b"k", payload=b'{"n": %d}' % n) for n in range(60)])
+    outbox.insert(*[produced(key=b"k", payload=b'{"n": %d}' % n) for n in range(600)])
     kept = outbox.folder / "replay.json"
     words = ("replay", "--all", "--yes", "--resume", str(kept), "--rate")
-    running = outbox.start(*words, "20", stderr=subprocess.DEVNULL)
+    running = outbox.start(*words, "10", stderr=subprocess.DEVNULL)
     while not outbox.published.exists() or not outbox.published.read_text():
         assert running.poll() is None
         threading.Event().wait(0.02)
     second = outbox.call(*words, "10000")
+    running.send_signal(signal.SIGINT)
     first = running.wait(timeout=30)
+    third = outbox.call(*words, "10000")
 
-    assert (first, second.returncode) == (0, 2)
+    assert (first, second.returncode, third.returncode) == (130, 2, 0)
     assert "another replay works with it: wait until that has ended, or stop it" in second.stderr
-    assert [line["n"] for line in outbox.lines()] == list(range(60))
+    assert [line["n"] for line in outbox.lines()] == list(range(600))
     assert sorted(path.name for path in kept.parent.glob("replay.json*")) == ["replay.json"]
 
 

@@ -306,7 +306,7 @@ def test_what_is_kept_is_read_again(tmp_path: Path) -> None:
 
 def test_a_file_is_claimed_by_one_at_a_time(tmp_path: Path) -> None:
     """
-    Until the claim ends, and also when it passes on as somebody waits for it; nothing stays behind.
+    Until the claim ends; nothing stays behind.
     """
     path = tmp_path / "replay.json"
     with claimed(path):
