@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from outbox_relay.errors import StoreUnavailable
-from outbox_relay.relay.dead_letters import DeadLetters, Found, Selection, latest_of
+from outbox_relay.relay.dead_letters import DeadLetters, Found, Selection
 
 ROWS_AT_ONCE: Final = 500
 """Rows of one statement that changes them: it holds its locks for a few milliseconds."""
@@ -25,15 +27,38 @@ ROWS_TO_COUNT: Final = 5000
 
 Advance = Callable[[int], None]
 
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - as the tables have it
+_MICROSECOND: Final = timedelta(microseconds=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What there was when it was counted. Later dead letters are not meant."""
+    """What there was when it was counted: 16 bytes for each. Later dead letters are not meant."""
 
-    counts: Counter[tuple[str, str]]
-    last_id: int
-    known_at: datetime | None = None
-    """When the last of them was given up."""
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ids: array[int] = field(default_factory=lambda: array("q"))
+    died: array[int] = field(default_factory=lambda: array("q"))
+    """When each was given up."""
+
+    def add(self, found: Sequence[Found]) -> None:
+        """Take in a page, above those before."""
+        self.counts.update([(letter.topic, letter.reason) for letter in found])
+        self.ids.extend(letter.id for letter in found)
+        self.died.extend(map(_died, found))
+
+    def has(self, letter: Found) -> bool:
+        """
+        Whether *letter* was there, and has not died once more since. By what was seen, and not by a moment
+        before which it died: the clock of the database may be set back.
+        """
+        place = bisect_left(self.ids, letter.id)
+        is_there = place < len(self.ids) and self.ids[place] == letter.id
+        return is_there and self.died[place] == _died(letter)
+
+    @property
+    def last_id(self) -> int:
+        """The largest id, or 0."""
+        return self.ids[-1] if self.ids else 0
 
     @property
     def rows(self) -> int:
@@ -51,12 +76,16 @@ class Done:
 
 async def survey(letters: DeadLetters, selection: Selection) -> Survey:
     """Count the dead letters of *selection*, page by page."""
-    counts: Counter[tuple[str, str]] = Counter()
-    last_id, known_at = 0, None
-    while found := await letters.find(selection, after_id=last_id, limit=ROWS_TO_COUNT):
-        counts.update([(letter.topic, letter.reason) for letter in found])
-        last_id, known_at = found[-1].id, latest_of(found, known_at)
-    return Survey(counts, last_id, known_at)
+    there, after = Survey(), 0
+    while found := await letters.find(selection, after_id=after, limit=ROWS_TO_COUNT):
+        there.add(found)
+        after = found[-1].id
+    return there
+
+
+def _died(letter: Found) -> int:
+    """Microseconds since 1970 UTC; 0 where nothing says."""
+    return 0 if letter.dead_at is None else (letter.dead_at - _EPOCH) // _MICROSECOND
 
 
 class Pace:
@@ -94,14 +123,15 @@ async def act_on_all(
     A SIGINT or SIGTERM ends it after the rows that are under way; a second SIGINT at once.
     """
     upto = min(surveyed.last_id, selection.last_id or surveyed.last_id)
-    # A row with a smaller id may die meanwhile: nobody was asked about it.
-    rest = replace(selection, last_id=upto, known_at=surveyed.known_at)
+    rest = replace(selection, last_id=upto)
     started, seen, changed, after = time.monotonic(), 0, 0, 0
     with stop_signals() as stop:
         while not stop.is_set():
             try:
                 found = await letters.find(rest, after_id=after, limit=pace.rows_at_once)
-                changed += await act([letter.id for letter in found]) if found else 0
+                # A row with a smaller id may have died meanwhile: nobody was asked about it.
+                meant = [letter for letter in found if surveyed.has(letter)]
+                changed += await act([letter.id for letter in meant]) if meant else 0
             except StoreUnavailable as error:
                 raise StoreUnavailable(
                     f"{error}. {changed:,} of {surveyed.rows:,} rows were done before: the same "
@@ -110,9 +140,9 @@ async def act_on_all(
             if not found:
                 return Done(changed)
             after = found[-1].id
-            seen += len(found)
-            acted(found)
-            advance(len(found))
+            seen += len(meant)
+            acted(meant)
+            advance(len(meant))
             await stop.wait_for(pace.pause(seen, elapsed=time.monotonic() - started))
         return Done(changed, stop.signal)
 

@@ -9,7 +9,6 @@ from typing import Any
 from outbox_relay.cli import dead_letter_work
 from outbox_relay.operations.replaying import Replay
 from outbox_relay.relay import canary
-from outbox_relay.relay.dead_letters import Selection
 from outbox_relay.relay.outcomes import Acked, Unknown
 from outbox_relay.relay.pauses import Pauses
 from outbox_relay.relay.ports import CANARY_DEAD, PurgePlan
@@ -104,12 +103,17 @@ def purge_by_hand_takes_all_below(patch: Patch) -> None:
 
 def discards_what_died_since(patch: Patch) -> None:
     """Dead letters that came after somebody was asked are discarded with the others."""
-    original = dead_letter_work.survey
+    patch.setattr(dead_letter_work.Survey, "last_id", 10**9)
+    patch.setattr(dead_letter_work.Survey, "has", lambda surveyed, letter: True)
 
-    async def survey(letters: Any, selection: Selection) -> Any:
-        return replace(await original(letters, selection), last_id=10**9, known_at=None)
 
-    patch.setattr(dead_letter_work, "survey", survey)
+def discards_what_died_before_a_moment(patch: Patch) -> None:
+    """Dead letters are meant by when they died, though the database's clock may be set back."""
+
+    def has(surveyed: Any, letter: Any) -> bool:
+        return dead_letter_work._died(letter) <= max(surveyed.died, default=0)
+
+    patch.setattr(dead_letter_work.Survey, "has", has)
 
 
 def resume_skips(patch: Patch) -> None:

@@ -28,25 +28,20 @@ class Letters:
 
     def __init__(self, rows: int, *, fails_after: int | None = None) -> None:
         self.dead = set(range(1, rows + 1))
-        self.late: set[int] = set()
+        self.again: dict[int, timedelta] = {}
         self.statements: list[int] = []
         self.fails_after = fails_after
 
     async def find(self, selection, *, after_id=0, limit=1000):
         await settle()  # as a database does: the loop runs meanwhile
         upto = selection.last_id or 10**9
-        known_at = selection.known_at or LONG_AGO + timedelta(days=1)
-        ids = [
-            row_id
-            for row_id in sorted(self.dead)
-            if after_id < row_id <= upto and self.dead_at(row_id) <= known_at
-        ]
+        ids = [row_id for row_id in sorted(self.dead) if after_id < row_id <= upto]
         return [
             Found(row_id, "t", uuid7(), "too_large", self.dead_at(row_id)) for row_id in ids[:limit]
         ]
 
     def dead_at(self, row_id):
-        return LONG_AGO if row_id not in self.late else LONG_AGO + timedelta(hours=1)
+        return LONG_AGO + self.again.get(row_id, timedelta())
 
     async def requeue(self, ids):
         if len(self.statements) == self.fails_after:
@@ -97,19 +92,37 @@ async def test_what_came_after_the_count_is_left():
     assert letters.dead == {4, 5}
 
 
-async def test_what_died_after_the_count_is_left_also_with_a_smaller_id():
+@pytest.mark.parametrize("hours", [1, 0, -1])
+async def test_what_died_after_the_count_is_left_also_with_a_smaller_id(hours):
     """
-    A row that waited long dies while somebody reads the question: it is not among what was answered.
+    I2. A row that waited long dies while somebody reads the question, or dies once more: it is not among
+    what was answered, also where the database's clock was set back meanwhile.
     """
     letters = Letters(5)
     letters.dead -= {2}
     surveyed = await survey(letters, Selection())
     letters.dead |= {2}
-    letters.late |= {2}
+    letters.again = {2: timedelta(hours=hours), 4: timedelta(hours=hours or 1)}
     done = await requeue_all(letters, surveyed=surveyed)
 
-    assert done == Done(4)
-    assert letters.dead == {2}
+    assert done == Done(3)
+    assert letters.dead == {2, 4}
+
+
+async def test_a_page_of_nothing_that_is_meant_is_passed_by():
+    """
+    What follows it is done.
+    """
+    letters = Letters(ROWS_AT_ONCE + 10)
+    late = set(range(1, ROWS_AT_ONCE + 1))
+    letters.dead -= late
+    surveyed = await survey(letters, Selection())
+    letters.dead |= late
+    done = await requeue_all(letters, surveyed=surveyed)
+
+    assert done == Done(10)
+    assert letters.statements == [10]
+    assert letters.dead == late
 
 
 async def test_an_error_says_how_many_were_done_and_the_rest_can_follow():
