@@ -106,6 +106,7 @@ async def test_a_transaction_that_stays_open(site: Site, monkeypatch: pytest.Mon
         found = await site.doctor()
     await site.mend(found.findings)
     after = await site.doctor()
+    until = time.monotonic() + 10
     while after.findings and time.monotonic() < until:
         after = await site.doctor()
     with pytest.raises(Exception, match=r"(?i)gone|lost|terminat|closed|killed|timeout"):
